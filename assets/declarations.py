@@ -1,0 +1,54 @@
+"""What operators declare in ops/, as tables. Not here: what is made of it."""
+
+import dagster as dg
+
+from assets.schemas import schema_check
+from greenops_pipelines.lake.tables import REGIONS, TENANTS
+from greenops_pipelines.resources import Platform, written
+
+
+@dg.asset(
+    key=["ops", "regions"],
+    group_name="ops",
+    owners=["team:platform"],
+    kinds={"yaml", "parquet"},
+    code_version="1",
+    description=REGIONS.comment,
+)
+def regions(platform: Platform) -> dg.MaterializeResult[None]:
+    """Cloud regions with grid zone, PUE and residency area."""
+    from greenops_pipelines.carbon.regions import regions_table
+
+    declared = platform.regions()
+    result = platform.lake().write(REGIONS, regions_table(declared))
+    areas = sorted({region.residency for region in declared})
+    figures = {
+        "regions": len(declared),
+        "primary": ", ".join(region.region for region in declared if region.primary),
+        "residency areas": ", ".join(areas),
+    }
+    return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
+
+
+@dg.asset(
+    key=["ops", "tenants"],
+    group_name="ops",
+    owners=["team:platform"],
+    kinds={"yaml", "parquet"},
+    code_version="1",
+    deps=[["ops", "regions"]],
+    description=TENANTS.comment,
+)
+def tenants(platform: Platform) -> dg.MaterializeResult[None]:
+    """Tenants and the area their work and data must stay in."""
+    from greenops_pipelines.carbon.regions import tenants_table
+
+    declared = platform.tenants()
+    result = platform.lake().write(TENANTS, tenants_table(declared))
+    bound = [tenant for tenant in declared if tenant.residency != "any"]
+    figures = {"tenants": len(declared), "bound to an area": len(bound), "free": len(declared) - len(bound)}
+    return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
+
+
+ASSETS = [regions, tenants]
+CHECKS = [schema_check("ops/regions", REGIONS), schema_check("ops/tenants", TENANTS)]

@@ -1,0 +1,21 @@
+select
+    {{ factor('cpu_default_utilization') }},
+    {{ factor('cpu_min_w_per_vcpu') }},
+    {{ factor('cpu_max_w_per_vcpu') }},
+    {{ factor('memory_kwh_per_gb_hour') }},
+    {{ factor('storage_wh_per_tb_hour') }},
+    {{ factor('storage_replication') }},
+    {{ factor('network_kwh_per_gb') }},
+    {{ factor('gpu_default_utilization') }},
+    {{ factor('gpu_min_w') }},
+    {{ factor('gpu_max_w') }},
+    {{ factor('server_embodied_base_kg') }},
+    {{ factor('server_embodied_kg_per_additional_cpu') }},
+    {{ factor('server_embodied_kg_per_gb_memory') }},
+    {{ factor('server_memory_gb_in_base') }},
+    {{ factor('server_cpus') }},
+    {{ factor('server_memory_gb') }},
+    {{ factor('server_vcpus') }},
+    {{ factor('server_lifetime_hours') }},
+    {{ factor('gpu_embodied_kg') }}
+from {{ source('lake', 'emission_factors') }}

@@ -1,0 +1,6 @@
+select
+    region,
+    zone,
+    residency,
+    cast(pue as double) as pue
+from {{ source('lake', 'regions') }}

@@ -1,0 +1,4 @@
+select
+    tenant,
+    residency
+from {{ source('lake', 'tenants') }}

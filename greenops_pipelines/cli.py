@@ -1,0 +1,188 @@
+"""The `greenops` command: thin, calls the domain library.
+
+Exit codes: 0 fine, 1 a check failed or a run broke, 2 bad input (one clear line on stderr). With `--json` one JSON
+document goes to stdout and nothing else; everything for people goes to stderr then.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from greenops_pipelines import __version__
+from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError
+from greenops_pipelines.settings import load_settings
+
+app = typer.Typer(
+    name="greenops",
+    help="Operational obligations (carbon, cost, SLOs, recovery, supply chain), run unattended as one Dagster project.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+carbon = typer.Typer(help="Carbon intensity.", no_args_is_help=True)
+app.add_typer(carbon, name="carbon")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Shared options."""
+
+
+@app.command()
+def run(
+    select: Annotated[
+        str | None, typer.Option(help="Assets to run, in Dagster's selection syntax; all by default.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List what would run, and stop.")] = False,
+) -> None:
+    """Materialise the graph once, and print the scorecard."""
+    from greenops_pipelines.console import run_with_progress
+
+    raise typer.Exit(run_with_progress(load_settings(), select, show))
+
+
+@app.command()
+def up() -> None:
+    """Start the Dagster UI and daemon on 127.0.0.1, schedules and sensors running. Ctrl-C stops both."""
+    from greenops_pipelines.console import serve
+
+    raise typer.Exit(serve(load_settings()))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Print the scorecard: every acceptance criterion with target, measured figure and verdict. Exit 1 if one is missed."""
+    from greenops_pipelines import wiring
+    from greenops_pipelines.report.scorecard import as_document, scorecard
+
+    rows = scorecard(wiring.lake(load_settings()), datetime.now(UTC))
+    if as_json:
+        _print_json(as_document(rows))
+    else:
+        from greenops_pipelines.console import show_scorecard
+
+        show_scorecard(rows)
+    raise typer.Exit(1 if "missed" in rows["verdict"].to_pylist() else 0)
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str, typer.Argument(help="One SELECT, EXPLAIN, DESCRIBE, SHOW or SUMMARIZE statement; - reads stdin.")
+    ],
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+) -> None:
+    """Ask the warehouse. Read-only, any time, in as many processes as you like."""
+    from greenops_pipelines import console, wiring
+    from greenops_pipelines.lake import query as ad_hoc
+
+    if as_json and as_csv:
+        raise BadInput("found --json and --csv, allowed: one of them")
+    settings = load_settings()
+    rows = ad_hoc.run(settings.warehouse, wiring.storage(settings), sys.stdin.read() if query == "-" else query)
+    if as_json:
+        _print_json(ad_hoc.as_objects(rows))
+    elif as_csv:
+        ad_hoc.write_csv(rows, sys.stdout.buffer)
+    else:
+        console.show_rows(rows)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what is configured, reachable and missing, with the line to add. Exit 1 if something is broken."""
+    from greenops_pipelines.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json({"findings": [finding.__dict__ for finding in findings]})
+    else:
+        from greenops_pipelines.console import show_findings
+
+        show_findings(findings)
+    raise typer.Exit(1 if any(finding.state == "broken" for finding in findings) else 0)
+
+
+@carbon.command()
+def fetch(
+    zone: Annotated[str, typer.Option(help="Grid zone, e.g. DE.")],
+    start: Annotated[str, typer.Option("--from", help="First instant, e.g. 2026-01-01 or 2026-01-01T06:00Z; UTC.")],
+    end: Annotated[str, typer.Option("--to", help="Last instant, exclusive.")],
+    as_json: Json = False,
+) -> None:
+    """Ask the configured provider for a zone's carbon intensity and print it. Nothing is stored."""
+    from greenops_pipelines.carbon.sources import provider
+    from greenops_pipelines.lake.query import as_objects
+
+    low, high = _instant(start, "--from"), _instant(end, "--to")
+    if low >= high:
+        raise BadInput(f"--from {start}, --to {end}: found an empty range, allowed: --from before --to")
+    source = provider(load_settings())
+    if not source.covers(zone):
+        raise BadInput(f"--zone {zone}: the provider {source.name} does not have this zone")
+    rows = source.history(zone, low, high)
+    if as_json:
+        _print_json(
+            {"provider": source.name, "zone": zone, "is_sample": source.name == "sample", "rows": as_objects(rows)}
+        )
+        return
+    from greenops_pipelines.console import show_rows
+
+    show_rows(rows.select(["datetime", "carbon_intensity_g_per_kwh", "is_estimated"]), f"{zone}, {source.name}")
+
+
+def _instant(text: str, option: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(
+            f"{option}: found {text!r}, allowed: a date or time like 2026-01-01 or 2026-01-01T06:00Z"
+        ) from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one line on stderr."""
+    root = str(Path.cwd())
+    if root not in sys.path:
+        # assets/ and sensors/ are packages of the repository, not of the wheel.
+        sys.path.insert(0, root)
+    try:
+        app()
+    except (BadInput, ConfigurationError) as error:
+        sys.stderr.write(f"greenops: {error}\n")
+        sys.exit(2)
+    except GreenopsError as error:
+        sys.stderr.write(f"greenops: {error}\n")
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of a pipe went away (`greenops sql ... | head`); nothing is wrong.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

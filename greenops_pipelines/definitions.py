@@ -1,0 +1,45 @@
+"""The composition root: everything that Dagster loads. The graph is the same on every machine.
+
+Loading reads dbt's manifest (parsed first if `dbt/` changed) and nothing else; settings are read at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets import carbon, declarations, lake, marts, report
+from greenops_pipelines import wiring
+from greenops_pipelines.resources import Platform
+from greenops_pipelines.settings import load_settings
+from sensors import carbon as carbon_sensors
+from sensors import graph, maintenance
+
+
+def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """All assets, checks, jobs, schedules and sensors; `resources` replaces the default `platform`."""
+    mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
+    tables = [*declarations.ASSETS, *carbon.ASSETS, *mart_assets]
+    keys = sorted(key for asset in tables for key in asset.keys)
+    lake_assets, lake_checks = lake.build(keys)
+    return dg.Definitions(
+        assets=[*tables, *lake_assets, *report.ASSETS],
+        asset_checks=[
+            *declarations.CHECKS,
+            *carbon.CHECKS,
+            *mart_checks,
+            *marts.CHECKS,
+            *lake_checks,
+            *report.CHECKS,
+        ],
+        jobs=[*carbon_sensors.JOBS, *graph.JOBS, *maintenance.JOBS],
+        schedules=[*carbon_sensors.SCHEDULES, *maintenance.SCHEDULES],
+        sensors=graph.SENSORS,
+        resources=resources or {"platform": Platform()},
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,155 @@
+"""What is configured, reachable and missing, each with the line to add. Reads and asks; changes nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from greenops_pipelines import wiring
+from greenops_pipelines.errors import GreenopsError
+from greenops_pipelines.settings import Settings, load_settings
+
+State = Literal["fine", "missing", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `advice` is the line to add or the command to run; empty where nothing is to be done."""
+
+    subject: str
+    state: State
+    detail: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order in which a newcomer would fix them."""
+    try:
+        settings = load_settings()
+    except GreenopsError as error:
+        return [Finding("settings", "broken", str(error), "correct the variable in the environment or in .env")]
+    looks: list[tuple[str, Callable[[Settings], Finding]]] = [
+        ("home", _home),
+        ("ops/", _ops),
+        ("dbt", _dbt),
+        ("lake", _lake),
+        ("carbon intensity", _carbon),
+        ("resource usage", _usage),
+        ("warehouse", _warehouse),
+        ("UI port", _port),
+    ]
+    return [_look(subject, look, settings) for subject, look in looks]
+
+
+def _look(subject: str, look: Callable[[Settings], Finding], settings: Settings) -> Finding:
+    try:
+        return look(settings)
+    except GreenopsError as error:
+        return Finding(subject, "broken", str(error))
+    except OSError as error:
+        return Finding(subject, "broken", f"{error.strerror}: {error.filename}")
+
+
+def _home(settings: Settings) -> Finding:
+    parent = settings.home
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK):
+        return Finding("home", "broken", f"{parent} is not writable", "GREENOPS_HOME=<a folder you may write to>")
+    free = os.statvfs(parent)
+    gigabytes = free.f_bavail * free.f_frsize / 1e9
+    state: State = "fine" if gigabytes > 1 else "broken"
+    return Finding(
+        "home", state, f"{settings.home}, {gigabytes:.1f} GB free", "" if state == "fine" else "free some space"
+    )
+
+
+def _ops(settings: Settings) -> Finding:
+    from greenops_pipelines.carbon.regions import read_regions, read_tenants
+
+    regions = read_regions(settings.ops_dir)
+    tenants = read_tenants(settings.ops_dir, regions)
+    return Finding("ops/", "fine", f"{len(regions)} regions, {len(tenants)} tenants")
+
+
+def _dbt(settings: Settings) -> Finding:
+    marts = wiring.dbt_project(settings).marts
+    return Finding("dbt", "fine", f"{len(marts)} marts: {', '.join(m.table.name for m in marts)}")
+
+
+def _lake(settings: Settings) -> Finding:
+    storage = wiring.storage(settings)
+    if settings.lake_url:
+        storage.has("bronze/*/*")
+    return Finding("lake", "fine", storage.root)
+
+
+def _carbon(settings: Settings) -> Finding:
+    from greenops_pipelines.carbon.regions import read_regions
+    from greenops_pipelines.carbon.sources import provider
+
+    source = provider(settings)
+    zones = [r.zone for r in read_regions(settings.ops_dir) if source.covers(r.zone)]
+    if source.name == "sample":
+        return Finding(
+            "carbon intensity",
+            "missing",
+            f"sample data for {len(zones)} zones",
+            "GREENOPS_CARBON_PROVIDER=energy-charts (no key), uk-neso (no key), electricity-maps or file",
+        )
+    span = source.span()
+    if span is None:
+        if not zones:
+            return Finding("carbon intensity", "broken", f"{source.name} has none of the zones of ops/regions.yaml")
+        now = datetime.now(UTC)
+        rows = source.history(zones[0], now - timedelta(hours=6), now)
+        return Finding(
+            "carbon intensity", "fine", f"{source.name} answers: {rows.num_rows} intervals of {zones[0]} in 6 hours"
+        )
+    return Finding(
+        "carbon intensity",
+        "fine",
+        f"{source.name}: {len(zones)} declared zones, {span[0]:%Y-%m-%d} to {span[1]:%Y-%m-%d}",
+    )
+
+
+def _usage(settings: Settings) -> Finding:
+    if not settings.usage_path:
+        advice = "GREENOPS_USAGE_PATH=<Parquet or CSV with hour, service, tenant, region, vcpu_hours>"
+        return Finding("resource usage", "missing", "sample data", advice)
+    from greenops_pipelines.carbon.usage import usage_span
+
+    first, last = usage_span(settings.usage_path)
+    return Finding("resource usage", "fine", f"{settings.usage_path}: {first} to {last}")
+
+
+def _warehouse(settings: Settings) -> Finding:
+    from greenops_pipelines.lake.catalog import built_signature
+
+    if not settings.warehouse.exists():
+        return Finding("warehouse", "missing", "not there yet", "greenops run")
+    if built_signature(settings.warehouse) is None:
+        return Finding(
+            "warehouse",
+            "broken",
+            f"{settings.warehouse.name} cannot be read",
+            "delete it and run: greenops run --select lake/warehouse",
+        )
+    return Finding("warehouse", "fine", str(settings.warehouse))
+
+
+def _port(settings: Settings) -> Finding:
+    with socket.socket() as probe:
+        taken = probe.connect_ex(("127.0.0.1", settings.ui_port)) == 0
+    if taken:
+        return Finding(
+            "UI port",
+            "missing",
+            f"something listens on 127.0.0.1:{settings.ui_port} (the UI, if it is up)",
+            "GREENOPS_UI_PORT=3001",
+        )
+    return Finding("UI port", "fine", f"127.0.0.1:{settings.ui_port} is free")

@@ -1,0 +1,1 @@
+"""Where the project meets Dagster outside the graph itself."""

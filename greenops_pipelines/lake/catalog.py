@@ -1,0 +1,143 @@
+"""Tables -> DuckDB views: for `warehouse.duckdb`, for in-memory connections, and for dbt's scratch file.
+
+`warehouse.duckdb` holds views only. It is built under a temporary name and swapped by `os.replace`, so that
+ad-hoc SQL may hold it open for ever and no run waits for a lock. Per table:
+
+- SNAPSHOT and LOG: a view of its own name.
+- REVISED: `<name>` (latest known value), `<name>_history` (every observation), `<name>_as_of(ts)` (a macro).
+- Tables with a configured source: the plain view shows the configured one; `<name>_all` shows every one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import duckdb
+
+from greenops_pipelines.lake.schema import Column, Kind, Table
+from greenops_pipelines.lake.storage import Storage, url
+from greenops_pipelines.lake.types import to_duckdb
+
+Selections = Mapping[str, Mapping[str, str]]
+"""Table name -> column -> configured value."""
+
+
+def quoted(value: str) -> str:
+    """A SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    """A SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def statements(tables: Iterable[Table], storage: Storage, selections: Selections, schema: str = "main") -> list[str]:
+    """The DDL of all views; the same for the same declarations, selections and set of tables with files."""
+    return [ddl for table in tables for ddl in _views(table, storage, selections.get(table.name, {}), schema)]
+
+
+def _views(table: Table, storage: Storage, selection: Mapping[str, str], schema: str) -> list[str]:
+    rows = _rows(table, storage)
+    chosen = " and ".join(f"{identifier(k)} = {quoted(selection[k])}" for k in table.selected_by if k in selection)
+
+    def named(name: str) -> str:
+        return f"{identifier(schema)}.{name}"
+
+    names = ", ".join(identifier(c.name) for c in table.columns)
+    # A compacted file and those it replaces stand side by side for a while: equal rows count once.
+    once = rows if table.kind is Kind.SNAPSHOT else f"select distinct {names} from ({rows})"
+    if table.kind is not Kind.REVISED:
+        if not chosen:
+            return _view(named(identifier(table.name)), table, once)
+        return [
+            *_view(named(identifier(f"{table.name}_all")), table, once),
+            *_view(named(identifier(table.name)), table, f"select {names} from ({once}) where {chosen}"),
+        ]
+    # The partition columns follow from the key; naming them lets a filter on the day reach the files.
+    key = ", ".join(map(identifier, dict.fromkeys((*table.partition_by, *table.unique))))
+    newest = f"row_number() over (partition by {key} order by observed_at desc)"
+    known = [chosen, f"{identifier(table.measure)} is not null" if table.measure else ""]
+
+    def latest(*conditions: str) -> str:
+        return f"select {names} from ({rows}) where {' and '.join(filter(None, conditions)) or 'true'} qualify {newest} = 1"
+
+    macro = named(identifier(f"{table.name}_as_of"))
+    return [
+        *_view(named(identifier(f"{table.name}_history")), table, once),
+        *_view(named(identifier(table.name)), table, latest(*known)),
+        f"create or replace macro {macro}(ts) as table {latest(*known, 'observed_at <= ts::timestamptz')}",
+    ]
+
+
+def _view(name: str, table: Table, body: str) -> list[str]:
+    def comment(kind: str, on: str, text: str) -> str:
+        return f"comment on {kind} {on} is {quoted(text)}"
+
+    def column(c: Column) -> str:
+        return comment("column", f"{name}.{identifier(c.name)}", c.comment)
+
+    return [
+        f"create or replace view {name} as {body}",
+        comment("view", name, table.comment),
+        *map(column, table.columns),
+    ]
+
+
+def _rows(table: Table, storage: Storage) -> str:
+    """All stored rows. The typed empty relation in front gives order, types, and columns that older files lack."""
+    typed = ", ".join(f"null::{to_duckdb(c.type)} as {identifier(c.name)}" for c in table.columns)
+    empty = f"select {typed} where false"
+    if not storage.has(table.glob):
+        return empty
+    types = {c.name: to_duckdb(c.type) for c in table.columns}
+    hive = ", ".join(f"{quoted(k)}: {types[k]}" for k in table.partition_by)
+    partitions = f", hive_partitioning = true, hive_types = {{{hive}}}" if hive else ", hive_partitioning = false"
+    files = f"read_parquet({quoted(url(storage, table.glob))}, union_by_name = true{partitions})"
+    names = ", ".join(identifier(c.name) for c in table.columns)
+    return f"select {names} from ({empty} union all by name select * from {files})"
+
+
+def signature(ddl: Iterable[str]) -> str:
+    """What a warehouse was built from, to see whether it has to be built again."""
+    return hashlib.sha256("\n".join(ddl).encode()).hexdigest()
+
+
+def connect(storage: Storage, ddl: Iterable[str], path: str = ":memory:") -> duckdb.DuckDBPyConnection:
+    """A connection in UTC that reads from `storage` and holds the views."""
+    connection = duckdb.connect(path)
+    connection.execute("set TimeZone = 'UTC'")
+    storage.register(connection)
+    # One transaction: a commit per statement would be an fsync per column comment.
+    connection.execute(";".join(["begin", *ddl, "commit"]))
+    return connection
+
+
+def built_signature(warehouse: Path) -> str | None:
+    """The signature a warehouse was built with; None where there is none or it cannot be read."""
+    if not warehouse.exists():
+        return None
+    try:
+        with duckdb.connect(str(warehouse), read_only=True) as connection:
+            row = connection.execute("select signature from greenops_catalog").fetchone()
+    except duckdb.Error:
+        return None
+    return None if row is None else str(row[0])
+
+
+def build(warehouse: Path, storage: Storage, ddl: list[str]) -> None:
+    """Build the file of views under a temporary name and swap it in."""
+    warehouse.parent.mkdir(parents=True, exist_ok=True)
+    temporary = warehouse.with_name(f".{warehouse.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    marker = (
+        f"create view greenops_catalog as select {quoted(signature(ddl))} as signature, {quoted(storage.root)} as lake"
+    )
+    try:
+        connect(storage, [*ddl, marker], str(temporary)).close()
+        temporary.replace(warehouse)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""Does what lies in the lake fit its declaration? Read from the Parquet footers, and by the natural key."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from greenops_pipelines.errors import BadInput
+from greenops_pipelines.lake import catalog, query
+from greenops_pipelines.lake.lake import Lake
+from greenops_pipelines.lake.parquet import DIGEST_KEY
+from greenops_pipelines.lake.schema import Table
+from greenops_pipelines.measurement import Measurement
+
+
+def schema_faults(lake: Lake, table: Table) -> tuple[int, int, list[str]]:
+    """Files, rows, and one line per fault: a column of another type, an unknown column, a missing digest.
+
+    A file may lack columns that were declared later if they are nullable; views fill them with null.
+    """
+    declared = {c.name: c for c in table.columns}
+    faults: list[str] = []
+    rows = 0
+    paths = lake.files(table)
+    for path in paths:
+        footer = pq.read_metadata(pa.BufferReader(lake.storage.read_bytes(path)))
+        schema = footer.schema.to_arrow_schema()
+        rows += footer.num_rows
+        for field in schema:
+            column = declared.get(field.name)
+            if column is None:
+                faults.append(f"{path}: column {field.name}: not declared")
+            elif field.type != column.type:
+                faults.append(f"{path}: column {field.name}: found {field.type}, declared {column.type}")
+        faults += [
+            f"{path}: column {name}: missing"
+            for name, column in declared.items()
+            if name not in schema.names and not column.nullable
+        ]
+        if DIGEST_KEY not in (footer.metadata or {}):
+            faults.append(f"{path}: no digest in the footer")
+    return len(paths), rows, faults
+
+
+def repeated_keys(lake: Lake, table: Table) -> int:
+    """Rows beyond the first of their natural key, over all files (equal rows of a compaction count once)."""
+    key = ", ".join(catalog.identifier(name) for name in table.row_key)
+    names = ", ".join(catalog.identifier(c.name) for c in table.columns)
+    with lake.connect([table.name]) as connection:
+        view = next(
+            name
+            for name in (f"{table.name}_history", f"{table.name}_all", table.name)
+            if connection.execute("select count(*) from duckdb_views() where view_name = ?", [name]).fetchall()[0][0]
+        )
+        found = connection.execute(
+            f"select coalesce(sum(n - 1), 0) from (select count(*) as n from (select distinct {names} from {view}) group by {key})"
+        ).fetchall()
+    return int(found[0][0])
+
+
+def schema_measurement(lake: Lake, table: Table, asset_key: str) -> Measurement:
+    """The blocking schema check of one table: faults in its files, against zero."""
+    files, rows, faults = schema_faults(lake, table)
+    repeated = 0 if faults else repeated_keys(lake, table)
+    detail = faults[0] if faults else f"{repeated} repeated keys" if repeated else "every file fits the declaration"
+    return Measurement(
+        check=f"{asset_key}:schema",
+        measured=float(len(faults) + repeated),
+        target=0,
+        comparison="==",
+        unit="faults",
+        detail=detail,
+        figures={"files": files, "rows": rows, "columns": len(table.columns)},
+    )
+
+
+def views_measurement(lake: Lake) -> Measurement:
+    """The warehouse's check: views that do not answer, against zero."""
+    found = query.run(lake.warehouse, lake.storage, "select view_name from duckdb_views() where not internal")
+    names = found["view_name"].to_pylist()
+    silent: list[str] = []
+    rows = 0
+    for name in names:
+        try:
+            answer = query.run(lake.warehouse, lake.storage, f"select count(*) as n from {catalog.identifier(name)}")
+            rows += answer["n"][0].as_py()
+        except BadInput as error:
+            silent.append(f"{name}: {error}")
+    return Measurement(
+        check="lake/warehouse:views_answer",
+        measured=float(len(silent)),
+        target=0,
+        comparison="==",
+        unit="views",
+        detail=silent[0] if silent else f"{len(names)} views answer",
+        figures={"views": len(names), "rows": rows},
+    )

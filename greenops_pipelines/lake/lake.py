@@ -1,0 +1,218 @@
+"""Reading and writing the lake's tables. Not here: what the tables are, where files lie, what views look like."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from greenops_pipelines.errors import SchemaViolation
+from greenops_pipelines.lake import catalog, parquet
+from greenops_pipelines.lake.schema import Kind, Table
+from greenops_pipelines.lake.storage import Storage, url
+
+_log = logging.getLogger(__name__)
+
+PartitionValue = str | date
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a write did: table, rows, files with their sizes and digests."""
+
+    table: Table
+    rows: int
+    paths: tuple[str, ...]
+    bytes: int
+    digests: tuple[str, ...]
+
+    @property
+    def version(self) -> str:
+        """One digest for all files: the data version."""
+        return catalog.signature(self.digests)
+
+
+class Lake:
+    """The tables of one home.
+
+    `selections` holds the configured value of columns such as `provider`; `marts` is asked for the tables that
+    dbt declares (late, because its manifest is read only where it is needed).
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        warehouse: Path,
+        selections: catalog.Selections,
+        declared: Sequence[Table],
+        marts: Callable[[], Sequence[Table]] = tuple,
+    ) -> None:
+        self.storage = storage
+        self.warehouse = warehouse
+        self.selections = selections
+        self._declared = tuple(declared)
+        self._marts = marts
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All tables: the declared ones and dbt's marts."""
+        return (*self._declared, *self._marts())
+
+    # Writing
+
+    def write(self, table: Table, rows: pa.Table, partitions: Iterable[Mapping[str, PartitionValue]] = ()) -> Written:
+        """Replace partitions of a SNAPSHOT table: those in `rows`, and those named in `partitions`.
+
+        A named partition without rows becomes empty: what was there before is gone, as after any replacement.
+        Raises `SchemaViolation` before anything is written.
+        """
+        if table.kind is not Kind.SNAPSHOT:
+            raise SchemaViolation(f"{table.path}: a {table.kind} table is appended to, never replaced")
+        parts = dict(_split(table, parquet.conform(table, rows)))
+        for named in partitions:
+            parts.setdefault(_folder(table, named), table.schema.empty_table())
+        if not table.partition_by:
+            parts = parts or {table.path: table.schema.empty_table()}
+        return self._publish(table, {f"{folder}/data.parquet": part for folder, part in parts.items()})
+
+    def append(self, table: Table, rows: pa.Table, at: datetime, run_id: str) -> Written:
+        """Add rows to a LOG or REVISED table as one new file per partition; no rows write no file.
+
+        The file's name holds the time, the run and the digest: the same append twice is one file.
+        """
+        if table.kind is Kind.SNAPSHOT:
+            raise SchemaViolation(f"{table.path}: a snapshot table is replaced by partition, not appended to")
+        stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        parts = dict(_split(table, parquet.conform(table, rows)))
+        run = "".join(c for c in run_id if c.isalnum())[:12] or "none"
+        return self._publish(
+            table,
+            {f"{folder}/{stamp}-{run}-{parquet.digest(part)[:12]}.parquet": part for folder, part in parts.items()},
+        )
+
+    def _publish(self, table: Table, files: Mapping[str, pa.Table]) -> Written:
+        is_first = not self.storage.has(table.glob)
+        size, digests = 0, []
+        for path, rows in files.items():
+            sha256 = parquet.digest(rows)
+            size += self.storage.publish(path, functools.partial(parquet.write, table=table, rows=rows, sha256=sha256))
+            digests.append(sha256)
+        if is_first and files:
+            self.refresh()
+        return Written(table, sum(rows.num_rows for rows in files.values()), tuple(files), size, tuple(digests))
+
+    # Reading
+
+    def files(self, table: Table, where: Mapping[str, PartitionValue | tuple[date, date]] | None = None) -> list[str]:
+        """Paths of a table's files, pruned by partition: a value, or an inclusive range of days."""
+        chosen = where or {}
+        pattern = "/".join(
+            [table.path]
+            + [
+                f"{key}={v}" if isinstance(v := chosen.get(key, "*"), str | date) else f"{key}=*"
+                for key in table.partition_by
+            ]
+            + ["*.parquet"]
+        )
+        paths = self.storage.glob(pattern)
+        for key, value in chosen.items():
+            if key not in table.partition_by:
+                raise SchemaViolation(f"{table.path}: {key} is no partition key; keys: {', '.join(table.partition_by)}")
+            if isinstance(value, tuple):
+                low, high = (f"/{key}={bound.isoformat()}/" for bound in value)
+                position = table.partition_by.index(key) + 2
+                paths = [p for p in paths if low <= f"/{p.split('/')[position]}/" <= high]
+        return paths
+
+    def read(
+        self,
+        table: Table,
+        where: Mapping[str, PartitionValue | tuple[date, date]] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """All stored rows of the chosen partitions, in declared order and types."""
+        schema = table.schema if columns is None else pa.schema([table.schema.field(c) for c in columns])
+        paths = self.files(table, where)
+        if not paths:
+            return schema.empty_table()
+        names = ", ".join(f"t.{catalog.identifier(name)}" for name in schema.names)
+        with self.bare() as connection:
+            connection.register("typed", table.schema.empty_table())
+            files = [url(self.storage, path) for path in paths]
+            query = (
+                f"select {names} from (from typed union all by name "
+                "from read_parquet(?, union_by_name = true, hive_partitioning = false)) t"
+            )
+            return connection.sql(query, params=[files]).to_arrow_table().cast(schema)
+
+    def bare(self) -> duckdb.DuckDBPyConnection:
+        """A connection in UTC that can read the lake's files, without views."""
+        return catalog.connect(self.storage, [])
+
+    def connect(self, names: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
+        """An in-memory connection with the views of all tables, or of the named ones."""
+        wanted = None if names is None else set(names)
+        tables = [t for t in self.tables if wanted is None or t.name in wanted]
+        return catalog.connect(self.storage, catalog.statements(tables, self.storage, self.selections))
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> pa.Table:
+        """The result of one statement over all views."""
+        with self.connect() as connection:
+            return connection.sql(sql, params=parameters).to_arrow_table()
+
+    # The warehouse
+
+    def refresh(self) -> bool:
+        """Bring `warehouse.duckdb` up to date; True if it was built anew.
+
+        Two runs may refresh at once, and the one that saw fewer tables may swap last. So each looks again
+        after its swap, and builds again if the lake moved on meanwhile: whoever is last has seen everything.
+        """
+        built = False
+        while True:
+            ddl = catalog.statements(self.tables, self.storage, self.selections)
+            if catalog.built_signature(self.warehouse) == catalog.signature(ddl):
+                return built
+            catalog.build(self.warehouse, self.storage, ddl)
+            _log.info("built %s from %d statements", self.warehouse.name, len(ddl))
+            built = True
+
+
+def _folder(table: Table, values: Mapping[str, PartitionValue]) -> str:
+    if set(values) != set(table.partition_by):
+        raise SchemaViolation(f"{table.path}: partition: found {sorted(values)}, declared: {list(table.partition_by)}")
+    parts = [table.path]
+    for key in table.partition_by:
+        value = str(values[key])
+        if not value or any(c in value for c in "/\\*?[]=%\0") or value.startswith("."):
+            raise SchemaViolation(f"{table.path}: partition {key}: found {value!r}, allowed: a plain name")
+        parts.append(f"{key}={value}")
+    return "/".join(parts)
+
+
+def _split(table: Table, rows: pa.Table) -> Iterable[tuple[str, pa.Table]]:
+    """Slices of sorted rows, one per partition; nothing is copied."""
+    if not table.partition_by:
+        if rows.num_rows:
+            yield table.path, rows
+        return
+    counted = rows.group_by(list(table.partition_by), use_threads=False).aggregate([([], "count_all")])
+    counted = counted.sort_by([(key, "ascending") for key in table.partition_by])
+    offset = 0
+    for entry in counted.to_pylist():
+        length = entry.pop("count_all")
+        yield _folder(table, entry), rows.slice(offset, length)
+        offset += length
+
+
+def utc_day(times: pa.ChunkedArray | pa.Array) -> Any:
+    """The UTC day of each time, for `day` columns."""
+    return pc.cast(times, pa.date32())

@@ -1,0 +1,77 @@
+"""How a table of the lake is declared: columns with comments, partition keys, unique key, kind.
+
+One declaration makes the write check, the schema asset check, the column metadata in the UI, the view in
+`warehouse.duckdb` and the docs. Not here: the declarations themselves (`tables.py`) and any I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+class Kind(StrEnum):
+    """What a second write to the same partition means."""
+
+    SNAPSHOT = "snapshot"
+    """The partition is replaced: `data.parquet`."""
+    LOG = "log"
+    """One more file per write; nothing is ever replaced. Events."""
+    REVISED = "revised"
+    """A log of observations of the same facts, keyed by `observed_at` as well: bitemporal."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: Arrow type, whether it may be null, and a comment that says unit and meaning."""
+
+    name: str
+    type: pa.DataType
+    comment: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A declared table.
+
+    `partition_by` columns stand in the path and in the rows. `unique` is the natural key: no two rows of one
+    write may share it; for REVISED tables it excludes `observed_at`, which is added. `measure` is the column
+    whose null means "asked, and nobody knew". `selected_by` names columns whose value is configured (provider,
+    source): the plain view shows the configured value only, so that sources never mix.
+    """
+
+    layer: str
+    name: str
+    comment: str
+    columns: tuple[Column, ...]
+    unique: tuple[str, ...]
+    partition_by: tuple[str, ...] = ()
+    kind: Kind = Kind.SNAPSHOT
+    measure: str | None = None
+    selected_by: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema(
+            [pa.field(c.name, c.type, c.nullable, {"comment": c.comment}) for c in self.columns],
+            metadata={"comment": self.comment},
+        )
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """The columns that identify a stored row."""
+        return (*self.unique, "observed_at") if self.kind is Kind.REVISED else self.unique
+
+    @property
+    def path(self) -> str:
+        return f"{self.layer}/{self.name}"
+
+    @property
+    def glob(self) -> str:
+        """Path pattern of all files of the table, relative to the lake."""
+        return "/".join([self.path, *(f"{key}=*" for key in self.partition_by), "*.parquet"])

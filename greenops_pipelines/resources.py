@@ -1,0 +1,150 @@
+"""Dagster resources: thin, they build the domain library's objects at run time, never at import.
+
+Also here: how the library's results are shown in Dagster (metadata of a write, a measurement as a check result).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from greenops_pipelines import wiring
+from greenops_pipelines.measurement import Measurement
+from greenops_pipelines.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from greenops_pipelines.carbon.provider import Provider
+    from greenops_pipelines.carbon.regions import Region, Tenant
+    from greenops_pipelines.lake import Lake, Table, Written
+    from greenops_pipelines.lake.dbt import Project
+
+_log = logging.getLogger(__name__)
+
+
+class Platform(dg.ConfigurableResource[Any]):
+    """The configured platform: settings, lake, declarations and sources. Built when asked, per use."""
+
+    def settings(self) -> Settings:
+        """The environment, read now."""
+        return load_settings()
+
+    def lake(self) -> Lake:
+        """The lake of the configured home."""
+        return wiring.lake(self.settings())
+
+    def dbt(self) -> Project:
+        """The SQL models."""
+        return wiring.dbt_project(self.settings())
+
+    def regions(self) -> tuple[Region, ...]:
+        """Cloud regions as declared."""
+        from greenops_pipelines.carbon.regions import read_regions
+
+        return read_regions(self.settings().ops_dir)
+
+    def tenants(self) -> tuple[Tenant, ...]:
+        """Tenants as declared."""
+        from greenops_pipelines.carbon.regions import read_tenants
+
+        return read_tenants(self.settings().ops_dir, self.regions())
+
+    def zones(self) -> list[str]:
+        """Grid zones of the declared regions, each once."""
+        return sorted({region.zone for region in self.regions()})
+
+    def carbon(self) -> Provider:
+        """The configured source of carbon intensity."""
+        from greenops_pipelines.carbon.sources import provider
+
+        return provider(self.settings())
+
+    def now(self) -> datetime:
+        """The time, UTC."""
+        return datetime.now(UTC)
+
+
+def written(result: Written, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Metadata of a write: rows, schema with comments, address, size, and the figures a person wants to see."""
+    table = result.table
+    return {
+        "dagster/row_count": result.rows,
+        "dagster/column_schema": column_schema(table),
+        "dagster/uri": table.path,
+        "dagster/table_name": table.name,
+        "files written": len(result.paths),
+        "bytes written": result.bytes,
+        **(figures or {}),
+    }
+
+
+def column_schema(table: Table) -> dg.TableSchema:
+    """The declaration as Dagster shows it."""
+    from greenops_pipelines.lake.types import to_duckdb
+
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=c.name,
+                type=to_duckdb(c.type).lower(),
+                description=c.comment,
+                constraints=dg.TableColumnConstraints(nullable=c.nullable, unique=table.row_key == (c.name,)),
+            )
+            for c in table.columns
+        ]
+    )
+
+
+def table_metadata(rows: pa.Table, limit: int = 24) -> dg.MarkdownMetadataValue:
+    """The first rows as a Markdown table."""
+    names = rows.column_names
+    lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
+    lines += [
+        "| " + " | ".join("" if v is None else str(v).replace("|", "\\|") for v in row.values()) + " |"
+        for row in rows.slice(0, limit).to_pylist()
+    ]
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def checked(
+    context: Any,
+    platform: Platform,
+    measurement: Measurement,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+) -> dg.AssetCheckResult:
+    """Write a measurement to the lake and show it as the result of an asset check."""
+    return checked_all(context, platform, [measurement], severity)[0]
+
+
+def checked_all(
+    context: Any, platform: Platform, measurements: Sequence[Measurement], severity: dg.AssetCheckSeverity
+) -> list[dg.AssetCheckResult]:
+    """The same for several that were made at once: one file in the lake."""
+    from greenops_pipelines.lake.results import record
+
+    record(platform.lake(), measurements, context.run.run_id, platform.now())
+    return [_result(m, severity) for m in measurements]
+
+
+def _result(measurement: Measurement, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+    """Target and figure first. What cannot be measured does not pass: it warns, and says what is missing."""
+    key, name = measurement.check.split(":")
+    unmeasured = measurement.measured is None
+    target = f"{measurement.comparison} {measurement.target:g} {measurement.unit}"
+    shown = "nothing" if measurement.measured is None else f"{measurement.measured:.6g} {measurement.unit}"
+    prefix = (
+        f"Cannot be measured here: {measurement.missing}. " if unmeasured else f"Measured {shown}, target {target}. "
+    )
+    return dg.AssetCheckResult(
+        asset_key=key.split("/"),
+        check_name=name,
+        passed=measurement.outcome == "passed",
+        severity=dg.AssetCheckSeverity.WARN if unmeasured else severity,
+        description=prefix + measurement.detail,
+        metadata={"measured": shown, "target": target, **dict(measurement.figures)},
+    )

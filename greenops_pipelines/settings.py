@@ -1,0 +1,81 @@
+"""Environment -> one typed object. The only module that reads `GREENOPS_*` variables.
+
+Every variable stands in `.env.example` with its default; a test compares the two. Values come from
+the environment, then from `.env` in the working directory. Secrets are `SecretStr`: they print as stars.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from greenops_pipelines.errors import ConfigurationError
+
+CarbonProvider = Literal["sample", "file", "electricity-maps", "energy-charts", "uk-neso"]
+EmissionFactorType = Literal["lifecycle", "direct"]
+
+
+class Settings(BaseSettings):
+    """What the operator configured. Paths are absolute after loading."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GREENOPS_", env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True
+    )
+
+    home: Path = Field(Path(".greenops"), description="Everything mutable: Dagster's storage, lake, reports, keys")
+    ops_dir: Path = Field(Path("ops"), description="What the operator declares")
+    dbt_dir: Path = Field(Path("dbt"), description="The SQL models")
+
+    lake_url: str = Field("", description="s3://bucket/prefix to keep the lake in object storage; empty: HOME/lake")
+    s3_endpoint: str = Field("", description="Endpoint of an S3-compatible store; empty: AWS")
+    s3_region: str = Field("eu-central-1", description="Region of the bucket")
+
+    carbon_provider: CarbonProvider = Field("sample", description="Where carbon intensity comes from")
+    carbon_path: str = Field("", description="File or glob for the provider `file` (CSV or Parquet)")
+    carbon_token: SecretStr = Field(SecretStr(""), description="Electricity Maps API token")
+    carbon_api_version: Literal["v4", "v3"] = Field("v4", description="Electricity Maps API version")
+    carbon_emission_factors: EmissionFactorType = Field("lifecycle", description="lifecycle or direct, where offered")
+    carbon_lookback_days: int = Field(3, ge=1, le=30, description="Days fetched again each hour, for revisions")
+    carbon_base_url: str = Field("", description="Base URL of the live provider; empty: the vendor's own")
+
+    usage_path: str = Field("", description="Resource usage as Parquet or CSV (file or glob); empty: sample usage")
+    run_days: int = Field(35, ge=1, le=4000, description="Days that `greenops run` covers for live and sample sources")
+
+    ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI on 127.0.0.1")
+    retention_days: int = Field(90, ge=1, description="Days that Dagster's run history is kept")
+
+    @field_validator("home", "ops_dir", "dbt_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def reports(self) -> Path:
+        return self.home / "reports"
+
+    @property
+    def scratch(self) -> Path:
+        return self.home / "scratch"
+
+
+def load_settings() -> Settings:
+    """Settings from the environment; raises `ConfigurationError` naming the variable, found and allowed."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "GREENOPS_" + str(first["loc"][0]).upper()
+        secret = "TOKEN" in variable or "SECRET" in variable
+        found = "(hidden)" if secret else repr(first["input"])
+        raise ConfigurationError(f"{variable}: found {found}; {first['msg'][0].lower()}{first['msg'][1:]}") from None

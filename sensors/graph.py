@@ -1,0 +1,43 @@
+"""The graph's own automation, and what follows the files in ops/."""
+
+import hashlib
+
+import dagster as dg
+
+from greenops_pipelines.settings import load_settings
+
+DECLARATIONS = dg.define_asset_job(
+    "declarations",
+    selection=dg.AssetSelection.groups("ops") | dg.AssetSelection.assets(["carbon", "emission_factors"]),
+    description="What operators declare in ops/, and the emission factors, as tables.",
+)
+
+FOLLOW = dg.AutomationConditionSensorDefinition(
+    "assets_follow_inputs",
+    target=dg.AssetSelection.all(),
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Launches assets whose inputs changed: marts after ingestion, the warehouse and reports after the marts.",
+)
+
+
+@dg.sensor(
+    name="declarations_changed",
+    job=DECLARATIONS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Fires when a file in ops/ changes. The cursor is the digest of the folder.",
+)
+def declarations_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """No run key: a file put back to an earlier content has to be read again."""
+    sha = hashlib.sha256()
+    for path in sorted(load_settings().ops_dir.glob("*.yaml")):
+        sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    found = sha.hexdigest()
+    if found == context.cursor:
+        return dg.SkipReason("ops/ is as it was")
+    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=found)
+
+
+JOBS = [DECLARATIONS]
+SENSORS = [FOLLOW, declarations_changed]
