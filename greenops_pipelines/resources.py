@@ -6,13 +6,15 @@ Also here: how the library's results are shown in Dagster (metadata of a write, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from greenops_pipelines import wiring
+from greenops_pipelines.errors import PermanentError
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.settings import Settings, load_settings
 
@@ -67,6 +69,15 @@ class Platform(dg.ConfigurableResource[Any]):
     def now(self) -> datetime:
         """The time, UTC."""
         return datetime.now(UTC)
+
+
+@contextmanager
+def permanent_faults() -> Iterator[None]:
+    """What a retry cannot mend is not retried: a `PermanentError` fails the step for good, with its own message."""
+    try:
+        yield
+    except PermanentError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def written(result: Written, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
