@@ -100,7 +100,8 @@ def test_checks_are_seen_with_target_and_figure(site: Site) -> None:
     def latest() -> dict | None:
         node = site.ask(CHECKS, key={"path": ["carbon", "intensity"]})["assetNodeOrError"]
         checks = {c["name"]: c for c in node["assetChecksOrError"]["checks"]}
-        return checks if all(c["executionForLatestMaterialization"] for c in checks.values()) else None
+        executions = [c["executionForLatestMaterialization"] for c in checks.values()]
+        return checks if all(e and e["evaluation"] for e in executions) else None
 
     checks = site.until(latest, seconds=120)
     assert set(checks) == {"schema", "completeness", "freshness", "estimated_share"}
