@@ -84,13 +84,13 @@ def written(result: Written, figures: Mapping[str, Any] | None = None) -> dict[s
     """Metadata of a write: rows, schema with comments, address, size, and the figures a person wants to see."""
     table = result.table
     return {
+        **(figures or {}),
+        "files written": len(result.paths),
+        "bytes written": result.bytes,
         "dagster/row_count": result.rows,
         "dagster/column_schema": column_schema(table),
         "dagster/uri": table.path,
         "dagster/table_name": table.name,
-        "files written": len(result.paths),
-        "bytes written": result.bytes,
-        **(figures or {}),
     }
 
 
@@ -157,5 +157,11 @@ def _result(measurement: Measurement, severity: dg.AssetCheckSeverity) -> dg.Ass
         passed=measurement.outcome == "passed",
         severity=dg.AssetCheckSeverity.WARN if unmeasured else severity,
         description=prefix + measurement.detail,
-        metadata={"measured": shown, "target": target, **dict(measurement.figures)},
+        metadata={
+            "measured": shown,
+            "target": target,
+            # The bare number as well, so that the UI plots its history.
+            **({} if measurement.measured is None else {"figure": measurement.measured}),
+            **dict(measurement.figures),
+        },
     )

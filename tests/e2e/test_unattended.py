@@ -120,3 +120,26 @@ def test_nothing_listens_beyond_loopback(site: Site, address: str) -> None:
     listening = [c for c in psutil.net_connections(kind="tcp") if c.status == psutil.CONN_LISTEN and c.pid in mine]
     assert listening
     assert [c.laddr for c in listening if c.laddr.ip == address] == []
+
+
+BACKFILL = """
+mutation Backfill($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }
+"""
+
+
+def test_a_backfill_of_a_range_of_days_is_one_run_and_one_file_per_day(site: Site) -> None:
+    """What the UI's "Materialize" does when a person picks a range of partitions."""
+    from datetime import date, timedelta
+
+    days = [(date(2026, 3, 28) + timedelta(days=n)).isoformat() for n in range(4)]
+    params = {"assetSelection": [{"path": ["carbon", "intensity"]}], "partitionNames": days}
+    launched = site.ask(BACKFILL, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    run = site.until(lambda: finished(site, dagster__backfill=launched["backfillId"]), seconds=180)
+    assert run["tags"]["dagster/asset_partition_range_start"] == days[0]
+    assert run["tags"]["dagster/asset_partition_range_end"] == days[-1]
+    same = [r for r in runs(site) if r["tags"].get("dagster/backfill") == launched["backfillId"]]
+    assert len(same) == 1
+    folder = site.home / "lake" / "bronze" / "carbon_intensity" / "provider=sample"
+    assert [len(list((folder / f"day={day}").glob("*.parquet"))) for day in days] == [1, 1, 1, 1]

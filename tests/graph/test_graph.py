@@ -17,10 +17,10 @@ carbon/forecast <- ops/regions
 carbon/intensity <- ops/regions
 carbon/sci_daily <- carbon/emissions_hourly
 carbon/usage <- ops/regions ops/tenants
-lake/warehouse <- carbon/coverage_daily carbon/emission_factors carbon/emissions_daily carbon/emissions_hourly carbon/forecast carbon/intensity carbon/sci_daily carbon/usage ops/regions ops/tenants
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/forecast carbon/sci_daily
 ops/regions <-
 ops/tenants <- ops/regions
-report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/intensity carbon/sci_daily report/scorecard
+report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily report/scorecard
 report/scorecard <- lake/warehouse
 """
 
