@@ -63,7 +63,7 @@ def completeness(lake: Lake, provider: Provider, zones: Sequence[str]) -> Measur
         target=COMPLETENESS_TARGET_PCT,
         comparison=">=",
         unit="%",
-        detail=f"{found['hours']:,g} of {expected:,g} hours of {len(covered)} zones have a value",
+        detail=f"{found['hours']:,.10g} of {expected:,.10g} hours of {len(covered)} zones have a value",
         figures={
             "worst zone": found["worst_zone"] if covered else "none",
             "hours of the worst zone": found["worst_hours"] if covered else 0,
@@ -160,10 +160,8 @@ def forecast_horizon(lake: Lake, provider: Provider, zones: Sequence[str], now: 
         target=FORECAST_TARGET_HOURS,
         comparison=">=",
         unit="hours",
-        detail=f"the provider {provider.name} has no forecast"
-        if nothing
-        else f"{rows[0]['zone']} has the shortest forecast",
-        missing=f"a provider with a forecast ({provider.name} has none)" if nothing else None,
+        detail="no forecast reaches beyond now" if nothing else f"{rows[0]['zone']} has the shortest forecast",
+        missing=f"a current forecast by the provider {provider.name}" if nothing else None,
         figures={f"hours ahead, {row['zone']}": round(row["hours"], 1) for row in rows},
     )
 

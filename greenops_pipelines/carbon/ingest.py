@@ -65,13 +65,13 @@ def ingest_history(
     """
     points, outcomes, errors = _each(provider, zones, lambda zone: provider.history(zone, start, end))
     if errors and not points:
-        _record(lake, provider.name, outcomes, start, end, run_id, now)
+        _record(lake, provider.name, "history", outcomes, start, end, run_id, now)
         raise _worst(errors)
     rows = _stamped(points, provider.name, now)
     fresh, revised = _news(lake, rows, provider.name)
     written = lake.append(CARBON_INTENSITY, fresh, now, run_id)
     counted = [_counted(o, points.get(o.zone), fresh, revised) for o in outcomes]
-    _record(lake, provider.name, counted, start, end, run_id, now)
+    _record(lake, provider.name, "history", counted, start, end, run_id, now)
     return Ingested(tuple(counted), written)
 
 
@@ -82,6 +82,7 @@ def ingest_forecast(provider: Provider, lake: Lake, zones: Iterable[str], run_id
     """
     points, outcomes, errors = _each(provider, zones, provider.forecast)
     if errors and not points:
+        _record(lake, provider.name, "forecast", outcomes, now, now, run_id, now)
         raise _worst(errors)
     rows = pa.concat_tables([*points.values(), FORECAST.empty_table()])
     rows = _with(
@@ -100,6 +101,8 @@ def ingest_forecast(provider: Provider, lake: Lake, zones: Iterable[str], run_id
     done = [
         Fetched(o.zone, points[o.zone].num_rows, counts.get(o.zone, 0)) if o.zone in points else o for o in outcomes
     ]
+    until = pc.max(rows["datetime"]).as_py() or now
+    _record(lake, provider.name, "forecast", done, now, until, run_id, now)
     return Ingested(tuple(done), written)
 
 
@@ -200,12 +203,13 @@ def _counted(outcome: Fetched, points: pa.Table | None, fresh: pa.Table, revised
 
 
 def _record(
-    lake: Lake, provider: str, outcomes: list[Fetched], start: datetime, end: datetime, run_id: str, now: datetime
+    lake: Lake, provider: str, kind: str, outcomes: list[Fetched], start: datetime, end: datetime, run_id: str, now: datetime
 ) -> None:
     day = now.astimezone(UTC).date()
     rows = [
         {
             "provider": provider,
+            "kind": kind,
             "zone": o.zone,
             "requested_from": start,
             "requested_to": end,
