@@ -99,12 +99,17 @@ def envelope(signer: Signer, payload: bytes) -> bytes:
 
 
 def sigstore_bundle(public: PublicKey, dsse: bytes) -> bytes:
-    """The sigstore bundle v0.3 around an envelope. It names the key by hint, and no log or time of sigstore's."""
+    """The sigstore bundle v0.3 around an envelope. It names the key by hint, and no log or time of sigstore's.
+
+    The envelope's key id is left out here: cosign 3.1.3 skips a signature whose id is not an SSH fingerprint.
+    """
+    wrapped: Any = canonical.loads(dsse)
+    signatures = [{"sig": signature["sig"]} for signature in wrapped["signatures"]]
     return canonical.dumps(
         {
             "mediaType": BUNDLE_TYPE,
             "verificationMaterial": {"publicKey": {"hint": public.hint}},
-            "dsseEnvelope": canonical.loads(dsse),
+            "dsseEnvelope": wrapped | {"signatures": signatures},
         }
     )
 

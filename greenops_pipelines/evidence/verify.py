@@ -164,6 +164,7 @@ class _Examination:
         return signing.PAYLOAD_TYPE
 
     def _check_sigstore(self) -> str:
+        signing.check_envelope(self._parts[form.DSSE], self._parts[form.STATEMENT], self._key)
         canonical.loads(self._parts[form.SIGSTORE])
         if self._parts[form.SIGSTORE] != signing.sigstore_bundle(self._key, self._parts[form.DSSE]):
             raise ValueError("it is not the bundle v0.3 of the DSSE envelope under this key")
