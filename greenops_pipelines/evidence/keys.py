@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -161,7 +162,7 @@ def _load(path: Path) -> PrivateKeyTypes:
         return load_pem_private_key(pem, password=None)
     except TypeError:
         raise ConfigurationError(f"{path}: found a key with a passphrase, allowed: one without, or a KMS URI") from None
-    except ValueError:
+    except (ValueError, UnsupportedAlgorithm):
         raise ConfigurationError(f"{path}: found no private key in PEM, allowed: ECDSA P-256 in PKCS#8") from None
 
 

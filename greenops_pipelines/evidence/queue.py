@@ -102,10 +102,7 @@ class Queue:
 
     def sweep(self) -> None:
         """Removes what killed filers left: locks without a bundle, halves of a write."""
-        for path in self.folder.glob("*.lock"):
-            with suppress(BadInput), self.claim(path.stem):
-                pass
-        for path in self.folder.glob("*.new"):
-            with suppress(BadInput), self.claim(path.stem) as slot:
+        for path in (*self.folder.glob("*.lock"), *self.folder.glob("*.new")):
+            with suppress(BadInput), self.claim(path.stem, new=True) as slot:
                 if slot is not None:
-                    path.unlink(missing_ok=True)
+                    path.with_suffix(".new").unlink(missing_ok=True)

@@ -10,7 +10,7 @@ import base64
 import hashlib
 from typing import Any, Protocol
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
@@ -48,7 +48,7 @@ class PublicKey:
             raise ValueError("found a private key, allowed: its public half (PEM, ECDSA P-256)")
         try:
             key = load_pem_public_key(pem)
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             raise ValueError("found no public key in PEM, allowed: ECDSA P-256") from None
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
             raise ValueError(f"found {kind_of(key)}, allowed: ECDSA P-256")  # noqa: TRY004 - a wrong file, no wrong type

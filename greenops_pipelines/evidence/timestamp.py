@@ -92,6 +92,8 @@ def check(response: bytes, data: bytes, roots: bytes) -> datetime:
         for certificate in certificates(roots):
             builder = builder.add_root_certificate(certificate)
         builder.build().verify_message(decoded, data)
-    except VerificationError as error:
+    except (ValueError, VerificationError) as error:
         raise ValueError(str(error)) from error
+    except Exception as error:  # noqa: BLE001 - certificates of a stranger's making, read by a library with many errors
+        raise ValueError(f"it cannot be read ({type(error).__name__})") from error
     return decoded.tst_info.gen_time.astimezone(UTC)
