@@ -77,16 +77,26 @@ class Archive:
             asked = assemble.request(control, subject, figures, verdict, self._now())
         except ValueError as error:
             raise BadInput(f"evidence for {control!r}: {error}") from error
-        vouchers = self._vouchers()
+        vouchers, reason = self._available_vouchers()
         bundle_id = f"{self._now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}"
         with self._queue.claim(bundle_id, new=True) as slot:
             if slot is None:
                 raise TransientError(f"evidence {bundle_id}: another process has this identifier; try again")
             slot.write(assemble.requested(bundle_id, asked, content))
+            if vouchers is None:
+                return Receipt(bundle_id, "queued", reason)
             receipt = self._advance(bundle_id, slot, vouchers)
         if receipt.state == "filed":
             self._advance_all(self._queue.ids()[:_OTHERS_PER_FILING], vouchers)
         return receipt
+
+    def _available_vouchers(self) -> tuple[Vouchers | None, str]:
+        """The keys and authorities; None with the reason where a KMS or a store does not answer now."""
+        try:
+            return self._vouchers(), ""
+        except TransientError as error:
+            log.warning("evidence is queued unsigned: %s", error)
+            return None, str(error)
 
     def flush(self, limit: int | None = None) -> list[Receipt]:
         """Goes on with waiting bundles, oldest first; one receipt each. Bundles that another process has are left."""
@@ -95,7 +105,9 @@ class Archive:
         if not waiting:
             self._publish()
             return []
-        vouchers = self._vouchers()
+        vouchers, reason = self._available_vouchers()
+        if vouchers is None:
+            return [Receipt(bundle_id, "queued", reason) for bundle_id in waiting]
         return self._advance_all(waiting, vouchers)
 
     def _advance_all(self, waiting: list[str], vouchers: Vouchers) -> list[Receipt]:
@@ -145,7 +157,7 @@ class Archive:
             if assemble.SIGNED in parts:
                 slot.write(assemble.logged(bundle_id, parts, vouchers.log, self._now()))
             tar = slot.read()
-            report = verify(tar, Trust(vouchers.signer.public), now=self._now())
+            report = verify(tar, Trust((vouchers.signer.public,)), now=self._now())
             if not report.ok:
                 raise PermanentError(f"what was made does not verify: {report.summary}")
             self._store.put(key(bundle_id), tar)

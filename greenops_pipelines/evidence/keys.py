@@ -78,15 +78,17 @@ class Keys:
             self._note_public("evidence.pub", signer.public.pem, replace=True)
         return signer
 
-    def public(self) -> PublicKey | None:
-        """The public half of the key last signed with, for verification; None before the first use."""
-        path = self.folder / "evidence.pub"
-        try:
-            return PublicKey.parse(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{path}: {error}") from error
+    def public(self) -> tuple[PublicKey, ...]:
+        """The public halves of the keys ever signed with, the present one first; empty before the first use."""
+        found = []
+        for path in (self.folder / "evidence.pub", *sorted(self.folder.glob("evidence-*.pub"))):
+            try:
+                found.append(PublicKey.parse(path.read_bytes()))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(f"{path}: {error}") from error
+        return tuple(found)
 
     def log_key(self) -> LogKey:
         """The log's key, made on first use; two writers of one log need the same one."""
@@ -129,7 +131,7 @@ class Keys:
             if public.exists():
                 raise ConfigurationError(
                     f"{path}: found no such file, but its public half {public.name}; bring the key back from a backup, "
-                    f"or move {public.name} away to begin with a new key"
+                    f"or rename {public.name} to {public.stem}-old{public.suffix} to begin with a new key"
                 )
             _write(path, make().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
         return path
@@ -138,11 +140,15 @@ class Keys:
         path = self.folder / name
         known = path.read_bytes() if path.exists() else None
         if known is None or (replace and known != content):
+            if known is not None:
+                # What the former key signed must stay verifiable.
+                former = PublicKey.parse(known)
+                _write(path.with_name(f"{path.stem}-{former.keyid[:16]}{path.suffix}"), known, 0o644)
             _write(path, content, 0o644)
         elif known != content:
             raise ConfigurationError(
                 f"{path}: found the public half of another key than the private one beside it; "
-                "bring the right key back, or move the public half away to begin with a new key"
+                f"bring the right key back, or rename it to {path.stem}-old{path.suffix} to begin with a new key"
             )
 
 
@@ -172,9 +178,11 @@ def _read_private(path: Path) -> bytes:
     except OSError as error:
         found = "a symbolic link" if error.errno == errno.ELOOP else (error.strerror or "an error").lower()
         raise ConfigurationError(f"{path}: found {found}, allowed: a key file this user can read") from error
-    with os.fdopen(descriptor, "rb") as stream:
+    try:
         _check_private(path, os.fstat(descriptor), stat.S_ISREG, "a plain file", "600")
-        return stream.read(_MAX_KEY_BYTES)
+        return os.read(descriptor, _MAX_KEY_BYTES)
+    finally:
+        os.close(descriptor)
 
 
 def _check_private(path: Path, status: os.stat_result, kind: Callable[[int], bool], noun: str, mode: str) -> None:

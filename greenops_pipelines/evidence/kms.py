@@ -1,6 +1,6 @@
 """A signing key that never leaves its KMS, through securesystemslib's signers. Not here: credentials.
 
-`awskms:<key id or ARN>` works with what is installed (and is tested against moto); the other schemes need
+`awskms:<key id or ARN>` works with what is installed; the other schemes need
 securesystemslib's extra of the same name beside it, and say so.
 """
 
@@ -61,7 +61,10 @@ class KmsSigner:
     def sign(self, data: bytes) -> bytes:
         signature: bytes = _call(self._uri, lambda: bytes.fromhex(self._signer.sign(data).signature))
         if not self._public.verifies(signature, data):
-            raise ConfigurationError(f"{_SETTING}={self._uri}: the service signs with another key than it published")
+            raise ConfigurationError(
+                f"{_SETTING}={self._uri}: the service signs with another key than it published, "
+                "or something else than it was given"
+            )
         return signature
 
 

@@ -104,6 +104,7 @@ class Evidence:
         if reason and wanted == "required":
             raise ConfigurationError(f"GREENOPS_EVIDENCE_GPG=required: {reason}; install the Debian package gnupg")
         gpg = None if reason else self._gpg
+        _ = self.place  # a second place that is no place is said now, and not after the bundle was logged
         return Vouchers(self.keys.signer(self.settings.evidence_key), self.log, gpg, reason, self.authority)
 
     @cached_property
@@ -113,8 +114,8 @@ class Evidence:
         return Archive(self.store, queue, self.vouchers, lambda: self.publication)
 
     def trust(self, key: Path | None = None, checkpoints: Path | None = None, tsa_ca: Path | None = None) -> Trust:
-        """What a verifier brings along; without `key`, this home's own public key, if it has one."""
-        public = self.keys.public() if key is None else public_key(key)
+        """What a verifier brings along; without `key`, this home's own public keys."""
+        public = self.keys.public() if key is None else (public_key(key),)
         published = None
         if checkpoints is not None:
             if not checkpoints.is_dir():

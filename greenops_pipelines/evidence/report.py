@@ -16,12 +16,12 @@ State = Literal["passed", "failed", "absent"]
 class Trust:
     """What the verifier brings along: none of it comes from the bundle.
 
-    `key` is the signer's public key; without one nothing is verified as good. `tsa_roots` replaces the certificates
+    `keys` are the signer's public keys, present and past; without one nothing is verified as good. `tsa_roots` replaces the certificates
     (PEM) that the signer named for the time-stamping authority. `published` reads the checkpoints from the second
     place by name.
     """
 
-    key: PublicKey | None
+    keys: tuple[PublicKey, ...]
     tsa_roots: bytes | None = None
     published: Callable[[str], bytes | None] | None = None
 

@@ -94,6 +94,6 @@ def check(response: bytes, data: bytes, roots: bytes) -> datetime:
         builder.build().verify_message(decoded, data)
     except (ValueError, VerificationError) as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # noqa: BLE001 - certificates of a stranger's making, read by a library with many errors
+    except Exception as error:
         raise ValueError(f"it cannot be read ({type(error).__name__})") from error
     return decoded.tst_info.gen_time.astimezone(UTC)

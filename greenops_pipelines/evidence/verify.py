@@ -143,16 +143,21 @@ class _Examination:
         inside = PublicKey.parse(self._parts[form.PUBLIC_KEY])
         if inside.pem != self._parts[form.PUBLIC_KEY] or inside.keyid != said:
             raise ValueError(f"{form.PUBLIC_KEY} is not the key that the statement names")
-        if self._trust.key is None:
+        if not self._trust.keys:
             raise _Absent("no key to trust was given; anyone could have made this bundle")
-        if self._trust.key.keyid != said:
-            raise ValueError(f"signed by {said[:16]}..., trusted is {self._trust.key.keyid[:16]}...")
-        return f"{said[:16]}..., ECDSA P-256, is the trusted one"
+        if said not in (trusted := [key.keyid for key in self._trust.keys]):
+            raise ValueError(
+                f"signed by {said[:16]}..., trusted is {', '.join(f'{keyid[:16]}...' for keyid in trusted)}"
+            )
+        return f"{said[:16]}..., ECDSA P-256, is a trusted one"
 
     @property
     def _key(self) -> PublicKey:
         """The trusted key; without one, the bundle's own, which shows no more than that its parts belong together."""
-        return self._trust.key or PublicKey.parse(self._parts[form.PUBLIC_KEY])
+        if not self._trust.keys:
+            return PublicKey.parse(self._parts[form.PUBLIC_KEY])
+        named = self.statement.predicate.signing.keyid if self.statement else ""
+        return next((key for key in self._trust.keys if key.keyid == named), self._trust.keys[0])
 
     def _check_signature(self) -> str:
         if not self._key.verifies(self._parts[form.SIGNATURE], self._parts[form.STATEMENT]):

@@ -85,7 +85,9 @@ class TimeStamper:
 
     def answer(self, query: bytes) -> bytes:
         (self.folder / "query").write_bytes(query)
-        self._openssl("ts", "-reply", "-config", "conf", "-section", "tsa_config", "-queryfile", "query", "-out", "reply")
+        self._openssl(
+            "ts", "-reply", "-config", "conf", "-section", "tsa_config", "-queryfile", "query", "-out", "reply"
+        )
         return (self.folder / "reply").read_bytes()
 
     def close(self) -> None:

@@ -38,4 +38,10 @@ def main(home: Path, count: int, kill_at: int, gpg: str, extra: dict[str, Any]) 
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], json.loads(sys.argv[5]) if sys.argv[5:] else {})
+    main(
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        sys.argv[4],
+        json.loads(sys.argv[5]) if sys.argv[5:] else {},
+    )

@@ -31,7 +31,9 @@ FILER = Path(__file__).with_name("filer.py")
 def filer(home: Path, count: int, kill_at: int = 0, gpg: str = "off", **extra: str) -> subprocess.Popen[str]:
     command = [sys.executable, str(FILER), str(home), str(count), str(kill_at), gpg, json.dumps(extra)]
     root = str(Path(__file__).parents[2])
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}
+    )
 
 
 def said(process: subprocess.Popen[str]) -> list[str]:
@@ -106,7 +108,7 @@ def test_two_writers_append_to_one_log(tmp_path: Path, shared_home: bool) -> Non
 def test_a_second_writer_with_a_key_of_its_own_is_refused(tmp_path: Path) -> None:
     store = str(tmp_path / "store")
     filed(Evidence(settings(tmp_path / "one", evidence_url=store)))
-    with pytest.raises(Exception, match="two writers of one log need the same keys/log.key"):
+    with pytest.raises(Exception, match="two writers of one log need the same keys/log\\.key"):
         filed(Evidence(settings(tmp_path / "two", evidence_url=store)))
     assert_whole(Evidence(settings(tmp_path / "one", evidence_url=store)), [])
 

@@ -111,7 +111,9 @@ def remove(store: Path, *keys: str) -> None:
         (store / key).unlink()
 
 
-def test_a_truncated_log_is_named_and_nothing_is_signed_on_it(evidence: Evidence, opened: Callable[..., Evidence]) -> None:
+def test_a_truncated_log_is_named_and_nothing_is_signed_on_it(
+    evidence: Evidence, opened: Callable[..., Evidence]
+) -> None:
     for _ in range(3):
         filed(evidence)
     store = evidence.settings.home / "evidence/store"
@@ -120,7 +122,7 @@ def test_a_truncated_log_is_named_and_nothing_is_signed_on_it(evidence: Evidence
         filed(opened())
     assert not (store / checkpoint_key(3)).exists()
     audit = opened().audit(opened().trust())
-    assert [f.property for f in audit.findings if f.state == "failed"][0] == "log"
+    assert next(f.property for f in audit.findings if f.state == "failed") == "log"
 
 
 def test_a_forked_log_is_named_and_nothing_is_signed_on_it(evidence: Evidence, opened: Callable[..., Evidence]) -> None:
@@ -235,7 +237,9 @@ def test_a_second_place_that_is_away_gets_its_checkpoints_later(tmp_path: Path) 
         (lambda note: note.write_text(note.read_text().replace("\n1\n", "\n2\n")), "another one"),
     ],
 )
-def test_a_published_checkpoint_that_changed_is_named(tmp_path: Path, change: Callable[[Path], None], said: str) -> None:
+def test_a_published_checkpoint_that_changed_is_named(
+    tmp_path: Path, change: Callable[[Path], None], said: str
+) -> None:
     evidence = Evidence(settings(tmp_path / "home", evidence_checkpoints=str(tmp_path / "second")))
     filed(evidence)
     [note] = (tmp_path / "second/checkpoints").rglob("*.txt")
@@ -252,12 +256,17 @@ def test_a_log_cut_together_with_the_homes_memory_is_caught_by_the_second_place(
     remove(tmp_path / "home/evidence", "log-seen.txt", "published-size.txt")
     remove(tmp_path / "home/evidence/store", entry_key(1), checkpoint_key(2))
     again = Evidence(settings(tmp_path / "home", evidence_checkpoints=str(tmp_path / "second")))
-    with pytest.raises(PermanentError, match="truncated: found 1 entries, the published checkpoint .* is over 2"):
+    with pytest.raises(PermanentError, match=r"truncated: found 1 entries, the published checkpoint .* is over 2"):
         filed(again)
-    assert [f.property for f in again.audit(again.trust()).findings if f.state == "failed"] == ["bundles", "checkpoints published"]
+    assert [f.property for f in again.audit(again.trust()).findings if f.state == "failed"] == [
+        "bundles",
+        "checkpoints published",
+    ]
 
 
-def test_an_audit_names_a_bundle_that_is_gone_replayed_or_broken(evidence: Evidence, opened: Callable[..., Evidence]) -> None:
+def test_an_audit_names_a_bundle_that_is_gone_replayed_or_broken(
+    evidence: Evidence, opened: Callable[..., Evidence]
+) -> None:
     one, two = filed(evidence, "one"), filed(evidence, "two")
     store = evidence.settings.home / "evidence/store"
     paths = {name: next(store.rglob(f"{name}.tar")) for name in (one, two)}

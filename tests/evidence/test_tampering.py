@@ -172,7 +172,9 @@ def two_signatures(document: Any) -> None:
 
 def relogged(parts: Parts, _: Specimens) -> None:
     """A changed part, and the log entry with it: the entry is then not in the log."""
-    parts[form.GPG_SIGNATURE] = parts[form.GPG_SIGNATURE].replace(b"SIGNATURE-----\n", b"SIGNATURE-----\nComment: hello\n", 1)
+    parts[form.GPG_SIGNATURE] = parts[form.GPG_SIGNATURE].replace(
+        b"SIGNATURE-----\n", b"SIGNATURE-----\nComment: hello\n", 1
+    )
     sums = statement.digests({name: data for name, data in parts.items() if name not in (form.ENTRY, form.PROOF)})
     document = json.loads(parts[form.ENTRY]) | {"parts": sums}
     parts[form.ENTRY] = canonical.dumps(document)
@@ -315,7 +317,15 @@ def tar(parts: Parts, identifier: str) -> bytes:
 
 def examined(path: Path, specimens: Specimens) -> tuple[int, list[str], str]:
     """Exit code, failed properties and the line on stderr of `greenops evidence verify`."""
-    command = ["evidence", "verify", str(path), "--key", str(specimens.public_key), "--checkpoints", str(specimens.published)]
+    command = [
+        "evidence",
+        "verify",
+        str(path),
+        "--key",
+        str(specimens.public_key),
+        "--checkpoints",
+        str(specimens.published),
+    ]
     found = CliRunner().invoke(app, [*command, "--json"])
     assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
     properties = json.loads(found.stdout)["properties"]
@@ -407,7 +417,9 @@ def padded(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARS)
-def test_a_tar_that_is_not_as_it_was_filed_is_rejected_by_its_layout(name: str, specimens: Specimens, tmp_path: Path) -> None:
+def test_a_tar_that_is_not_as_it_was_filed_is_rejected_by_its_layout(
+    name: str, specimens: Specimens, tmp_path: Path
+) -> None:
     said, make = TARS[name]
     path = tmp_path / "bundle.tar"
     path.write_bytes(make(specimens.one))
@@ -442,11 +454,15 @@ FOLDERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_folder_with_something_else_in_it_is_rejected_by_its_layout(name: str, specimens: Specimens, tmp_path: Path) -> None:
+def test_a_folder_with_something_else_in_it_is_rejected_by_its_layout(
+    name: str, specimens: Specimens, tmp_path: Path
+) -> None:
     said, change = FOLDERS[name]
     folder = unpacked(specimens.one, tmp_path / "folder")
     change(folder)
-    code, failed, line = examined(next(path for path in (tmp_path / "folder").iterdir() if (path / "keys").is_dir()), specimens)
+    code, failed, line = examined(
+        next(path for path in (tmp_path / "folder").iterdir() if (path / "keys").is_dir()), specimens
+    )
     assert (code, failed) == (1, ["layout"])
     assert said in line
 
@@ -458,12 +474,12 @@ def test_a_folder_renamed_to_another_bundle_is_a_replay(specimens: Specimens, tm
 
 
 def test_without_a_key_to_trust_nothing_is_verified(specimens: Specimens) -> None:
-    report = verify(form.pack(specimens.one), Trust(None))
+    report = verify(form.pack(specimens.one), Trust(()))
     assert not report.ok
     assert report.summary == "key: no key to trust was given; anyone could have made this bundle"
     forged = dict(specimens.one.parts)
     forge(forged, specimens)
-    assert not verify(tar(forged, specimens.one.id), Trust(None)).ok
+    assert not verify(tar(forged, specimens.one.id), Trust(())).ok
 
 
 def test_the_verifiers_own_authority_is_insisted_on(specimens: Specimens, other_authority: Any) -> None:
@@ -510,15 +526,16 @@ def test_a_clock_that_was_set_back_shows(signed: str, logged: str, now: str, sai
     assert isinstance(signer, FileSigner)
     sign_anew(parts, signer, created_at=signed)
     log_anew(parts, specimens.evidence.keys.log_key(), logged)
-    report = verify(tar(parts, specimens.plain.id), Trust(signer.public), now=datetime.fromisoformat(now).replace(tzinfo=UTC))
+    report = verify(
+        tar(parts, specimens.plain.id), Trust((signer.public,)), now=datetime.fromisoformat(now).replace(tzinfo=UTC)
+    )
     assert report.failed == (["clock"] if said else [])
     assert said in report.summary
 
 
 @pytest.fixture(scope="module")
 def fuzzed(specimens: Specimens) -> tuple[bytes, Bundle, PublicKey]:
-    key = specimens.evidence.trust().key
-    assert key is not None
+    [key] = specimens.evidence.trust().keys
     return form.pack(specimens.plain), specimens.plain, key
 
 
@@ -559,7 +576,7 @@ FUZZ = budget(
 def test_fuzz_no_changed_tar_is_accepted(fuzzed: tuple[bytes, Bundle, PublicKey], draw: st.DataObject) -> None:
     whole, _, key = fuzzed
     changed = mutated(whole, draw)
-    assert changed == whole or not verify(changed, Trust(key)).ok
+    assert changed == whole or not verify(changed, Trust((key,))).ok
 
 
 @FUZZ
@@ -569,7 +586,7 @@ def test_fuzz_no_changed_part_is_accepted(fuzzed: tuple[bytes, Bundle, PublicKey
     _, bundle, key = fuzzed
     name = draw.draw(st.sampled_from(sorted(bundle.parts)))
     parts = dict(bundle.parts) | {name: mutated(bundle.parts[name], draw)}
-    assert parts == bundle.parts or not verify(tar(parts, bundle.id), Trust(key)).ok
+    assert parts == bundle.parts or not verify(tar(parts, bundle.id), Trust((key,))).ok
 
 
 def test_the_log_key_of_a_note_is_recognised_by_its_published_example() -> None:

@@ -10,10 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from tests.evidence.conftest import Specimens, missing, tools, unpacked
 
@@ -46,7 +46,9 @@ def folder(specimens: Specimens, tmp_path: Path) -> Path:
 
 
 def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, env=env, check=False)
+    return subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, env=env, check=False
+    )
 
 
 def spoil(path: Path) -> None:
@@ -88,7 +90,9 @@ def test_sha256sum_agrees_with_the_manifest(folder: Path) -> None:
 
 def test_securesystemslib_verifies_the_envelope_and_refuses_another_payload(folder: Path) -> None:
     document = json.loads((folder / "statement.dsse.json").read_text())
-    key = SSlibKey.from_crypto(load_pem_public_key((folder / "keys/evidence.pub").read_bytes()), document["signatures"][0]["keyid"])
+    key = SSlibKey.from_crypto(
+        load_pem_public_key((folder / "keys/evidence.pub").read_bytes()), document["signatures"][0]["keyid"]
+    )
     Envelope.from_dict(document).verify([key], 1)
     document = json.loads((folder / "statement.dsse.json").read_text())
     document["payload"] = base64.b64encode(base64.b64decode(document["payload"]).replace(b"passed", b"failed")).decode()
@@ -125,13 +129,20 @@ def test_cosign_verifies_every_file_of_the_bundle_and_refuses_another(folder: Pa
         missing(f"cosign: GOBIN={tools() / 'bin'} go install {COSIGN}")
         return
     options = ("--key", "keys/evidence.pub", "--bundle", "statement.sigstore.json", "--insecure-ignore-tlog=true")
-    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+    }
     for name in ("manifest.json", "files/scorecard.json", "files/drill/steps.log"):
         found = run(cosign, "verify-blob", *options, name, cwd=folder, env=env)
         assert found.returncode == 0, found.stderr
         assert "Verified OK" in found.stderr + found.stdout
     predicate = "https://greenops-pipelines.example/evidence/v1"
-    attested = run(cosign, "verify-blob-attestation", *options, "--type", predicate, "manifest.json", cwd=folder, env=env)
+    attested = run(
+        cosign, "verify-blob-attestation", *options, "--type", predicate, "manifest.json", cwd=folder, env=env
+    )
     assert attested.returncode == 0, attested.stderr
     spoil(folder / "files/scorecard.json")
     assert run(cosign, "verify-blob", *options, "files/scorecard.json", cwd=folder, env=env).returncode != 0
