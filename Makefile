@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 export UV_LINK_MODE ?= copy
 
-.PHONY: run up test soak lint bench clean lock browser-images
+.PHONY: run up test soak lint bench clean lock
 
 run: $(STAMP)
 	@$(BIN)/greenops run

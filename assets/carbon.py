@@ -5,7 +5,7 @@ import dagster as dg
 from assets.partitions import DAILY
 from assets.schemas import schema_check
 from greenops_pipelines.lake.tables import CARBON_FORECAST, CARBON_INTENSITY, EMISSION_FACTORS, RESOURCE_USAGE
-from greenops_pipelines.resources import Platform, checked, written
+from greenops_pipelines.resources import Platform, checked, permanent_faults, written
 
 _OWNERS = ["team:sustainability"]
 _RETRY = dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
@@ -27,15 +27,12 @@ def intensity(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
     """Fetch the partition's days for every declared zone."""
     from greenops_pipelines.carbon.ingest import ingest_history
     from greenops_pipelines.carbon.sources import zones_to_fetch
-    from greenops_pipelines.errors import PermanentError
 
-    provider, lake, now = platform.carbon(), platform.lake(), platform.now()
-    zones = zones_to_fetch(provider, platform.zones())
     window = context.partition_time_window
-    try:
+    with permanent_faults():
+        provider, lake, now = platform.carbon(), platform.lake(), platform.now()
+        zones = zones_to_fetch(provider, platform.zones())
         done = ingest_history(provider, lake, zones, window.start, window.end, context.run.run_id, now)
-    except PermanentError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     missing = sorted(set(platform.zones()) - set(zones))
     figures = {
         "provider": provider.name + (" (sample data)" if provider.name == "sample" else ""),
@@ -62,14 +59,11 @@ def forecast(context: dg.AssetExecutionContext, platform: Platform) -> dg.Materi
     """Fetch the newest forecast of every declared zone."""
     from greenops_pipelines.carbon.ingest import ingest_forecast
     from greenops_pipelines.carbon.sources import zones_to_fetch
-    from greenops_pipelines.errors import PermanentError
 
-    provider, lake, now = platform.carbon(), platform.lake(), platform.now()
-    zones = zones_to_fetch(provider, platform.zones())
-    try:
+    with permanent_faults():
+        provider, lake, now = platform.carbon(), platform.lake(), platform.now()
+        zones = zones_to_fetch(provider, platform.zones())
         done = ingest_forecast(provider, lake, zones, context.run.run_id, now)
-    except PermanentError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     figures = {
         "provider": provider.name + (" (sample data)" if provider.name == "sample" else ""),
         "new forecast intervals": done.total("new_rows"),
@@ -146,12 +140,14 @@ def freshness(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.
     return checked(context, platform, measurement)
 
 
-@dg.asset_check(asset=["carbon", "intensity"], description="At most 25 % of the intervals are estimates.")
+@dg.asset_check(
+    asset=["carbon", "intensity"], description="At most 25 % of the intervals older than two days are still estimates."
+)
 def estimated_share(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
     """Estimates turn final within a day or two; a growing share means that a source has stopped measuring."""
     from greenops_pipelines.carbon import checks
 
-    return checked(context, platform, checks.estimated_share(platform.lake()))
+    return checked(context, platform, checks.estimated_share(platform.lake(), platform.now()))
 
 
 @dg.asset_check(asset=["carbon", "forecast"], description="Every zone has a forecast of at least 24 hours.")

@@ -9,7 +9,7 @@ from greenops_pipelines.resources import Platform, checked
 
 
 def build(tables: Sequence[dg.AssetKey]) -> tuple[list[dg.AssetsDefinition], list[dg.AssetChecksDefinition]]:
-    """The warehouse asset, downstream of every table, and its check."""
+    """The warehouse asset, downstream of `tables`, and its check."""
 
     @dg.asset(
         key=["lake", "warehouse"],

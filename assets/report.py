@@ -46,7 +46,6 @@ def scorecard(platform: Platform) -> dg.MaterializeResult[None]:
         ["carbon", "emissions_daily"],
         ["carbon", "sci_daily"],
         ["carbon", "coverage_daily"],
-        ["carbon", "intensity"],
     ],
     automation_condition=FOLLOW_INPUTS,
     op_tags=_LAST,

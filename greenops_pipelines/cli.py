@@ -7,8 +7,9 @@ document goes to stdout and nothing else; everything for people goes to stderr t
 from __future__ import annotations
 
 import json
+import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,10 @@ app = typer.Typer(
 carbon = typer.Typer(help="Carbon intensity.", no_args_is_help=True)
 app.add_typer(carbon, name="carbon")
 app.add_typer(evidence.app, name="evidence")
+
+# Click's class, or Typer's own copy of it: that depends on Typer's release.
+_UsageError: Any = typer.BadParameter.__base__
+_MAX_FETCH_DAYS = 3660
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 
@@ -138,9 +143,11 @@ def fetch(
     low, high = _instant(start, "--from"), _instant(end, "--to")
     if low >= high:
         raise BadInput(f"--from {start}, --to {end}: found an empty range, allowed: --from before --to")
+    if high - low > timedelta(days=_MAX_FETCH_DAYS):
+        raise BadInput(f"--from {start}, --to {end}: found {(high - low).days:,} days, allowed: {_MAX_FETCH_DAYS:,}")
     source = provider(load_settings())
     if not source.covers(zone):
-        raise BadInput(f"--zone {zone}: the provider {source.name} does not have this zone")
+        raise BadInput(f"--zone: found {zone!r}, which the provider {source.name} does not have; zones look like DE")
     rows = source.history(zone, low, high)
     if as_json:
         _print_json(
@@ -155,11 +162,11 @@ def fetch(
 def _instant(text: str, option: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise BadInput(
             f"{option}: found {text!r}, allowed: a date or time like 2026-01-01 or 2026-01-01T06:00Z"
         ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _print_json(document: Any) -> None:
@@ -172,8 +179,20 @@ def main() -> None:
     if root not in sys.path:
         # assets/ and sensors/ are packages of the repository, not of the wheel.
         sys.path.insert(0, root)
+    command = typer.main.get_command(app)
     try:
-        app()
+        # Not `app()`, which shows usage errors as a box of five lines and calls a closed pipe a failure.
+        with command.make_context("greenops", sys.argv[1:]) as context:
+            command.invoke(context)
+            sys.stdout.flush()
+    except typer.Exit as wanted:
+        _leave(wanted.exit_code)
+    except _UsageError as error:
+        message = error.format_message()
+        if message:  # empty where the help has been shown instead
+            path = error.ctx.command_path if error.ctx else "greenops"
+            sys.stderr.write(f"greenops: {' '.join(message.split())} (see {path} --help)\n")
+        sys.exit(2)
     except (BadInput, ConfigurationError) as error:
         sys.stderr.write(f"greenops: {error}\n")
         sys.exit(2)
@@ -181,9 +200,23 @@ def main() -> None:
         sys.stderr.write(f"greenops: {error}\n")
         sys.exit(1)
     except BrokenPipeError:
-        # The reader of a pipe went away (`greenops sql ... | head`); nothing is wrong.
-        sys.stderr.close()
-        sys.exit(0)
+        _abandon_stdout()
+    except KeyboardInterrupt:
+        sys.stderr.write("greenops: interrupted\n")
+        sys.exit(130)
+
+
+def _leave(code: int) -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_stdout()
+    sys.exit(code)
+
+
+def _abandon_stdout() -> None:
+    """The reader of a pipe went away (`greenops sql ... | head`): nothing is wrong, and nothing is left to say."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

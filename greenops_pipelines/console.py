@@ -13,8 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from greenops_pipelines.doctor import Finding
 from greenops_pipelines.settings import Settings
@@ -27,38 +29,84 @@ _COLOURS = {
     "not yet measured": "dim",
 }
 _MAX_ROWS = 200
+_MAX_RECORDS = 50
+_COLUMN_GAP = 3
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """A reader that has seen enough is no failure: `cli.main` ends quietly."""
+        raise BrokenPipeError
 
 
 def _out() -> Console:
     # Into a pipe or a file there is no window to fit: 80 columns would fold every line.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 150
-    return Console(highlight=False, width=width)
+    return _Console(highlight=False, width=width)
 
 
 def show_rows(rows: pa.Table, title: str | None = None) -> None:
-    """A result as a table; long ones are cut, and say so."""
-    console = _out()
-    numeric = [pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t) for t in rows.schema.types]
+    """A result as a table, or one column per line where it is wider than the window; long ones are cut, and say so."""
     if rows.column_names == ["explain_key", "explain_value"]:
         for value in rows["explain_value"].to_pylist():
             sys.stdout.write(f"{value}\n")
         return
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, is_number in zip(rows.column_names, numeric, strict=True):
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in zip(*(column.to_pylist() for column in rows.slice(0, _MAX_ROWS).columns), strict=True):
-        table.add_row(*("[dim]null[/dim]" if v is None else _text(v) for v in row))
-    console.print(table)
-    if rows.num_rows > _MAX_ROWS:
-        console.print(f"[dim]{_MAX_ROWS} of {rows.num_rows:,} rows shown; --json and --csv give all[/dim]")
+    console = _out()
+    names = [_printable(name) for name in rows.column_names]
+    cells = [[_cell(value) for value in column.to_pylist()] for column in rows.slice(0, _MAX_ROWS).columns]
+    widths = [max(map(_width, [Text(name), *column])) for name, column in zip(names, cells, strict=True)]
+    if title:
+        console.print(Text(title, "italic"))
+    if sum(widths) + _COLUMN_GAP * len(widths) > console.width and rows.num_rows:
+        shown = min(rows.num_rows, _MAX_RECORDS)
+        _print_records(console, names, [column[:shown] for column in cells])
+    else:
+        shown = min(rows.num_rows, _MAX_ROWS)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name, kind in zip(names, rows.schema.types, strict=True):
+            table.add_column(Text(name), justify="right" if _is_number(kind) else "left", overflow="fold")
+        for row in zip(*cells, strict=True):
+            table.add_row(*row)
+        console.print(table)
+    if rows.num_rows > shown:
+        console.print(f"[dim]{shown} of {rows.num_rows:,} rows shown; --json and --csv give all[/dim]")
+    elif not rows.num_rows:
+        console.print("[dim]no rows[/dim]")
+
+
+def _print_records(console: Console, names: Sequence[str], columns: Sequence[Sequence[Text]]) -> None:
+    longest = max(map(cell_len, names))
+    for number, row in enumerate(zip(*columns, strict=True), 1):
+        console.print(Text(f"-[ row {number} ]".ljust(longest + 20, "-"), "dim"))
+        for name, cell in zip(names, row, strict=True):
+            label = name + " " * (longest - cell_len(name))
+            console.print(Text.assemble((label, "bold"), "  ", cell), soft_wrap=True)
+
+
+def _width(cell: Text) -> int:
+    return max(map(cell_len, cell.plain.split("\n")))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _cell(value: Any) -> Text:
+    return Text("null", "dim") if value is None else Text(_printable(_text(value)))
+
+
+def _printable(text: str) -> str:
+    """Nothing that stands in the data moves the cursor or changes the window's title."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
 
 
 def _text(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%SZ").replace(":00Z", "Z")
+        zone = "" if value.tzinfo is None else "Z"
+        return value.strftime("%Y-%m-%d %H:%M" if not value.second else "%Y-%m-%d %H:%M:%S") + zone
     if isinstance(value, float):
-        return f"{value:.6f}".rstrip("0").rstrip(".") if abs(value) >= 1e-4 or value == 0 else f"{value:.6g}"
-    return str(value).replace("[", "\\[")
+        return f"{value:.6f}".rstrip("0").rstrip(".") if 1e-4 <= abs(value) < 1e15 or value == 0 else f"{value:.6g}"
+    return str(value)
 
 
 def show_scorecard(rows: pa.Table) -> None:
@@ -74,7 +122,7 @@ def show_scorecard(rows: pa.Table) -> None:
         ("Verdict", "left"),
         ("Checked", "left"),
     ):
-        table.add_column(name, justify=justify, no_wrap=name in {"", "Checked"})  # type: ignore[arg-type]
+        table.add_column(name, justify=justify, no_wrap=name in {"", "Checked"}, overflow="fold")  # type: ignore[arg-type]
     for row in rows.to_pylist():
         measured = "" if row["measured"] is None else f"{row['measured']:.5g}"
         verdict = row["verdict"] + (
@@ -85,7 +133,7 @@ def show_scorecard(rows: pa.Table) -> None:
             row["criterion"],
             f"{row['comparison']} {row['target']:g} {row['unit']}",
             measured,
-            f"[{_COLOURS[row['verdict']]}]{verdict}[/]",
+            Text(verdict, _COLOURS[row["verdict"]]),
             f"{row['checked_at']:%m-%d %H:%M}" if row["checked_at"] else "",
             style="dim" if row["verdict"] == "not yet measured" else None,
         )
@@ -99,11 +147,11 @@ def show_findings(findings: Sequence[Finding]) -> None:
     colours = {"fine": "green", "missing": "yellow", "broken": "bold red"}
     table = Table(show_header=False, box=None, pad_edge=False)
     for finding in findings:
-        advice = f"\n[dim]-> {finding.advice}[/dim]" if finding.advice else ""
+        advice = [(f"\n-> {finding.advice}", "dim")] if finding.advice else []
         table.add_row(
-            f"[{colours[finding.state]}]{finding.state}[/]",
+            Text(finding.state, colours[finding.state]),
             finding.subject,
-            finding.detail.replace("[", "\\[") + advice,
+            Text.assemble(finding.detail, *advice),
         )
     _out().print(table)
 
@@ -133,8 +181,7 @@ def run_with_progress(settings: Settings, select: str | None, only_list: bool) -
     for kind, lines in (("failed", outcome.failures), ("check failed", outcome.errors), ("warning", outcome.warnings)):
         for line in lines:
             console.print(
-                f"[{'yellow' if kind == 'warning' else 'bold red'}]{kind}[/] {line}".replace("\\", "\\\\"),
-                soft_wrap=True,
+                Text.assemble((kind, "yellow" if kind == "warning" else "bold red"), " ", line), soft_wrap=True
             )
     _finish(console, settings, time.monotonic() - begun)
     return 0 if outcome.ok else 1
@@ -161,7 +208,7 @@ def _with_bar(console: Console, planned: Any, work: Any) -> Any:
             bar.update(task, advance=1, description=name)
             if not console.is_terminal:
                 done = int(bar.tasks[0].completed)
-                console.print(f"[{done}/{planned.assets}] {name}".replace("[", "\\[", 1))
+                console.print(Text(f"[{done}/{planned.assets}] {name}"))
 
         outcome = work(progress)
         bar.update(task, description="done")

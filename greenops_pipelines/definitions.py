@@ -22,8 +22,9 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors; `resources` replaces the default `platform`."""
     mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
     tables = [*declarations.ASSETS, *carbon.ASSETS, *mart_assets]
-    keys = sorted(key for asset in tables for key in asset.keys)
-    lake_assets, lake_checks = lake.build(keys)
+    # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
+    used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
+    lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
     return dg.Definitions(
         assets=[*tables, *lake_assets, *report.ASSETS],
         asset_checks=[

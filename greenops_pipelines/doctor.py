@@ -11,7 +11,7 @@ from typing import Literal
 
 from greenops_pipelines import wiring
 from greenops_pipelines.errors import GreenopsError
-from greenops_pipelines.settings import Settings, load_settings
+from greenops_pipelines.settings import Settings, load_settings, unknown_variables
 
 State = Literal["fine", "missing", "broken"]
 
@@ -32,6 +32,10 @@ def examine() -> list[Finding]:
         settings = load_settings()
     except GreenopsError as error:
         return [Finding("settings", "broken", str(error), "correct the variable in the environment or in .env")]
+    misspelt = [
+        Finding("settings", "broken", f"{name} means nothing", f"did you mean {near}?" if near else "remove it")
+        for name, near in unknown_variables().items()
+    ]
     looks: list[tuple[str, Callable[[Settings], Finding]]] = [
         ("home", _home),
         ("ops/", _ops),
@@ -42,7 +46,7 @@ def examine() -> list[Finding]:
         ("warehouse", _warehouse),
         ("UI port", _port),
     ]
-    return [_look(subject, look, settings) for subject, look in looks]
+    return [*misspelt, *(_look(subject, look, settings) for subject, look in looks)]
 
 
 def _look(subject: str, look: Callable[[Settings], Finding], settings: Settings) -> Finding:
@@ -51,10 +55,12 @@ def _look(subject: str, look: Callable[[Settings], Finding], settings: Settings)
     except GreenopsError as error:
         return Finding(subject, "broken", str(error))
     except OSError as error:
-        return Finding(subject, "broken", f"{error.strerror}: {error.filename}")
+        return Finding(subject, "broken", str(error))
 
 
 def _home(settings: Settings) -> Finding:
+    if settings.home.exists() and not settings.home.is_dir():
+        return Finding("home", "broken", f"{settings.home} is no folder", "GREENOPS_HOME=<a folder>")
     parent = settings.home
     while not parent.exists():
         parent = parent.parent
@@ -84,7 +90,13 @@ def _dbt(settings: Settings) -> Finding:
 def _lake(settings: Settings) -> Finding:
     storage = wiring.storage(settings)
     if settings.lake_url:
-        storage.has("bronze/*/*")
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            storage.has("bronze/*/*")
+        except (BotoCoreError, ClientError) as error:
+            advice = "check GREENOPS_LAKE_URL, GREENOPS_S3_ENDPOINT, GREENOPS_S3_REGION and AWS' own credentials"
+            return Finding("lake", "broken", f"{storage.root} does not answer: {error}", advice)
     return Finding("lake", "fine", storage.root)
 
 
@@ -99,7 +111,7 @@ def _carbon(settings: Settings) -> Finding:
             "carbon intensity",
             "missing",
             f"sample data for {len(zones)} zones",
-            "GREENOPS_CARBON_PROVIDER=energy-charts (no key), uk-neso (no key), electricity-maps or file",
+            "GREENOPS_CARBON_PROVIDER=energy-charts  # no key; or uk-neso (no key), electricity-maps, file",
         )
     span = source.span()
     if span is None:

@@ -6,13 +6,15 @@ Also here: how the library's results are shown in Dagster (metadata of a write, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from greenops_pipelines import wiring
+from greenops_pipelines.errors import PermanentError
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.settings import Settings, load_settings
 
@@ -69,17 +71,26 @@ class Platform(dg.ConfigurableResource[Any]):
         return datetime.now(UTC)
 
 
+@contextmanager
+def permanent_faults() -> Iterator[None]:
+    """What a retry cannot mend is not retried: a `PermanentError` fails the step for good, with its own message."""
+    try:
+        yield
+    except PermanentError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
 def written(result: Written, figures: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Metadata of a write: rows, schema with comments, address, size, and the figures a person wants to see."""
     table = result.table
     return {
+        **(figures or {}),
+        "files written": len(result.paths),
+        "bytes written": result.bytes,
         "dagster/row_count": result.rows,
         "dagster/column_schema": column_schema(table),
         "dagster/uri": table.path,
         "dagster/table_name": table.name,
-        "files written": len(result.paths),
-        "bytes written": result.bytes,
-        **(figures or {}),
     }
 
 
@@ -146,5 +157,11 @@ def _result(measurement: Measurement, severity: dg.AssetCheckSeverity) -> dg.Ass
         passed=measurement.outcome == "passed",
         severity=dg.AssetCheckSeverity.WARN if unmeasured else severity,
         description=prefix + measurement.detail,
-        metadata={"measured": shown, "target": target, **dict(measurement.figures)},
+        metadata={
+            "measured": shown,
+            "target": target,
+            # The bare number as well, so that the UI plots its history.
+            **({} if measurement.measured is None else {"figure": measurement.measured}),
+            **dict(measurement.figures),
+        },
     )

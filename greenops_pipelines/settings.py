@@ -6,9 +6,12 @@ the environment, then from `.env` in the working directory. Secrets are `SecretS
 
 from __future__ import annotations
 
+import difflib
+import os
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -17,12 +20,16 @@ from greenops_pipelines.errors import ConfigurationError
 CarbonProvider = Literal["sample", "file", "electricity-maps", "energy-charts", "uk-neso"]
 EmissionFactorType = Literal["lifecycle", "direct"]
 
+_PREFIX = "GREENOPS_"
+_INTERNAL = {"DBT_SCRATCH", "REQUIRE_REAL"}
+"""Set by the project for dbt and by `.ci/run` for the tests; nothing that an operator configures."""
+
 
 class Settings(BaseSettings):
     """What the operator configured. Paths are absolute after loading."""
 
     model_config = SettingsConfigDict(
-        env_prefix="GREENOPS_", env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True
+        env_prefix=_PREFIX, env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True
     )
 
     home: Path = Field(Path(".greenops"), description="Everything mutable: Dagster's storage, lake, reports, keys")
@@ -68,7 +75,10 @@ class Settings(BaseSettings):
     @field_validator("home", "ops_dir", "dbt_dir", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+        try:
+            return value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(f"{error} for the ~") from None
 
     @property
     def dagster_home(self) -> Path:
@@ -93,7 +103,21 @@ def load_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        variable = "GREENOPS_" + str(first["loc"][0]).upper()
+        variable = _PREFIX + str(first["loc"][0]).upper()
         secret = "TOKEN" in variable or "SECRET" in variable
         found = "(hidden)" if secret else repr(first["input"])
         raise ConfigurationError(f"{variable}: found {found}; {first['msg'][0].lower()}{first['msg'][1:]}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f".env: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
+
+
+def unknown_variables() -> dict[str, str]:
+    """GREENOPS_* variables that are set and mean nothing, each with the nearest one that does ("" if none is near)."""
+    known = [name.upper() for name in Settings.model_fields]
+    variables = sorted({name for name in (*dotenv_values(".env"), *os.environ) if name.upper().startswith(_PREFIX)})
+    found = {variable: variable.upper().removeprefix(_PREFIX) for variable in variables}
+    return {
+        variable: next((_PREFIX + near for near in difflib.get_close_matches(name, known, 1)), "")
+        for variable, name in found.items()
+        if name not in known and name not in _INTERNAL
+    }

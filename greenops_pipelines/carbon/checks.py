@@ -29,29 +29,28 @@ def completeness(lake: Lake, provider: Provider, zones: Sequence[str]) -> Measur
     """Share of the expected intervals that the lake holds with a value, from the first to the last one known.
 
     Expected are all intervals between the earliest and the latest over the provider's zones: a zone that stopped
-    early, or never came, is short of intervals.
+    early, or never came, is short of intervals. They weigh by their length: zones may publish hours or quarters.
     """
     covered = [zone for zone in zones if provider.covers(zone)]
     found = _one(
         lake,
         """
         with bounds as (
-            select min(datetime) as low, max(datetime + to_minutes(resolution_minutes)) as high,
-                min(resolution_minutes) as minutes
+            select min(datetime) as low, max(datetime + to_minutes(resolution_minutes)) as high
             from carbon_intensity where list_contains($zones, zone)
         ),
 
         per_zone as (
-            select z.zone, count(i.datetime) as intervals
+            select z.zone, coalesce(sum(i.resolution_minutes), 0) / 60 as hours
             from unnest($zones) as z(zone) left join carbon_intensity as i on z.zone = i.zone
             group by all
         )
 
         select
-            (select epoch(high) - epoch(low) from bounds) / 60 / (select minutes from bounds) as expected_per_zone,
-            sum(intervals)::bigint as intervals,
-            arg_min(zone, intervals) as worst_zone,
-            min(intervals) as worst_intervals
+            (select epoch(high) - epoch(low) from bounds) / 3600 as expected_per_zone,
+            sum(hours) as hours,
+            arg_min(zone, hours) as worst_zone,
+            min(hours) as worst_hours
         from per_zone
         """,
         {"zones": covered or [""]},
@@ -60,14 +59,14 @@ def completeness(lake: Lake, provider: Provider, zones: Sequence[str]) -> Measur
     expected = (found["expected_per_zone"] or 0) * len(covered)
     return Measurement(
         check="carbon/intensity:completeness",
-        measured=100.0 * found["intervals"] / expected if expected else 0.0,
+        measured=100.0 * found["hours"] / expected if expected else 0.0,
         target=COMPLETENESS_TARGET_PCT,
         comparison=">=",
         unit="%",
-        detail=f"{found['intervals']} of {expected:.0f} intervals of {len(covered)} zones have a value",
+        detail=f"{found['hours']:,.10g} of {expected:,.10g} hours of {len(covered)} zones have a value",
         figures={
             "worst zone": found["worst_zone"] if covered else "none",
-            "intervals of the worst zone": found["worst_intervals"] if covered else 0,
+            "hours of the worst zone": found["worst_hours"] if covered else 0,
             "zones the provider does not have": ", ".join(missing) or "none",
             "provider": provider.name,
         },
@@ -115,15 +114,19 @@ def freshness(lake: Lake, provider: Provider, zones: Sequence[str], now: datetim
     )
 
 
-def estimated_share(lake: Lake) -> Measurement:
-    """Share of intervals that the provider estimated; those it says nothing about count separately."""
+def estimated_share(lake: Lake, now: datetime) -> Measurement:
+    """Share of estimates among the intervals that ended more than two days ago and should be final by now.
+
+    Intervals of which the provider does not say whether they are estimates count apart.
+    """
     found = _one(
         lake,
         """
         select count(*) filter (is_estimated) as estimated, count(*) filter (is_estimated is null) as unstated,
             count(*) as intervals
-        from carbon_intensity
+        from carbon_intensity where datetime + to_minutes(resolution_minutes) <= $now - interval 48 hours
         """,
+        {"now": now},
     )
     stated = found["intervals"] - found["unstated"]
     nothing = found["intervals"] == 0
@@ -133,8 +136,8 @@ def estimated_share(lake: Lake) -> Measurement:
         target=ESTIMATED_TARGET_PCT,
         comparison="<=",
         unit="%",
-        detail=f"{found['estimated']} of {stated} intervals are estimates; {found['unstated']} do not say",
-        missing="carbon intensity of any zone" if nothing else None,
+        detail=f"{found['estimated']} of {stated} intervals older than two days are estimates; {found['unstated']} do not say",
+        missing="carbon intensity older than two days" if nothing else None,
         figures={"estimated": found["estimated"], "not stated": found["unstated"]},
     )
 
@@ -157,10 +160,8 @@ def forecast_horizon(lake: Lake, provider: Provider, zones: Sequence[str], now: 
         target=FORECAST_TARGET_HOURS,
         comparison=">=",
         unit="hours",
-        detail=f"the provider {provider.name} has no forecast"
-        if nothing
-        else f"{rows[0]['zone']} has the shortest forecast",
-        missing=f"a provider with a forecast ({provider.name} has none)" if nothing else None,
+        detail="no forecast reaches beyond now" if nothing else f"{rows[0]['zone']} has the shortest forecast",
+        missing=f"a current forecast by the provider {provider.name}" if nothing else None,
         figures={f"hours ahead, {row['zone']}": round(row["hours"], 1) for row in rows},
     )
 
@@ -215,8 +216,8 @@ def coverage(lake: Lake) -> Measurement:
         """
         with span as (
             select min(datetime) as low,
-                case when any_value(provider) = 'file' then max(datetime) + interval 1 hour else 'infinity'::timestamptz end
-                as high
+                case when any_value(provider) = 'file' then max(datetime + to_minutes(resolution_minutes))
+                else 'infinity'::timestamptz end as high
             from carbon_intensity
         ),
 

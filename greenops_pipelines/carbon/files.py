@@ -9,7 +9,6 @@ header says so ("Datetime (UTC)"); in the long form they are refused.
 from __future__ import annotations
 
 import functools
-import glob
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from greenops_pipelines.carbon import tabular
 from greenops_pipelines.carbon.provider import FORECAST, POINTS
 from greenops_pipelines.errors import ConfigurationError, ProviderError
 
@@ -70,58 +70,29 @@ class FileProvider:
 
     @functools.cached_property
     def _rows(self) -> pa.Table:
-        paths = sorted(glob.glob(self._path, recursive=True))
-        if not paths:
-            raise ConfigurationError(f"GREENOPS_CARBON_PATH: no file matches {self._path!r}")
-        tables = [_read(Path(path), self.emission_factor_type) for path in paths]
-        rows = pa.concat_tables(tables)
+        paths = tabular.matching(self._path, "GREENOPS_CARBON_PATH")
+        rows = pa.concat_tables([_read(path, self.emission_factor_type) for path in paths])
         if not rows.num_rows:
             raise ProviderError(f"GREENOPS_CARBON_PATH: {self._path}: no rows")
         return _unique(rows, self._path)
 
 
 def _read(path: Path, emission_factor_type: str) -> pa.Table:
-    if path.suffix.lower() not in {".csv", ".parquet"}:
-        raise ConfigurationError(
-            f"GREENOPS_CARBON_PATH: {path.name}: found {path.suffix or 'no ending'}, allowed: .csv, .parquet"
-        )
-    with duckdb.connect() as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        source = (
-            "read_parquet(?)" if path.suffix.lower() == ".parquet" else "read_csv(?, all_varchar = true, header = true)"
-        )
-        try:
-            rows = connection.sql(f"select row_number() over () + 1 as line, * from {source}", params=[str(path)])
-            names = set(rows.columns)
-            if _PORTAL_TIME in names:
-                typed = _portal(rows.columns, path)
-            elif names >= _LONG:
-                typed = _long(dict(zip(rows.columns, map(str, rows.types), strict=True)), path, emission_factor_type)
-            else:
-                raise ProviderError(
-                    f"{path.name}: found columns {', '.join(sorted(names - {'line'}))}; "
-                    f"allowed: {', '.join(sorted(_LONG))}, or the portal's form with {_PORTAL_TIME!r}"
-                )
-            connection.register("rows_of_file", rows.to_arrow_table())
-            table = connection.sql(typed).to_arrow_table()
-        except duckdb.Error as error:
-            raise ProviderError(f"{path.name}: cannot be read: {str(error).splitlines()[0]}") from None
+    with tabular.opened(path) as (connection, types):
+        if _PORTAL_TIME in types:
+            typed = _portal(list(types), path)
+        elif set(types) >= _LONG:
+            time = tabular.instant("datetime", types, path)
+            value = "carbon_intensity_g_per_kwh"
+            typed = _points(time, "zone", value, "datetime", f"'{emission_factor_type}'", "null", "null")
+        else:
+            raise ProviderError(
+                f"{path.name}: found columns {', '.join(sorted(set(types) - {'line'}))}; "
+                f"allowed: {', '.join(sorted(_LONG))}, or the portal's form with {_PORTAL_TIME!r}"
+            )
+        table = connection.sql(typed).to_arrow_table()
     _refuse_bad(table, path)
     return table.drop_columns(["line", "raw_time", "raw_value"]).cast(POINTS)
-
-
-def _long(types: dict[str, str], path: Path, emission_factor_type: str) -> str:
-    kind = types["datetime"]
-    if kind == "VARCHAR":
-        # A text time must say its zone itself: Z or an offset.
-        time = (
-            r"case when regexp_matches(datetime, '(Z|[+-]\d\d(:?\d\d)?)$') then try_cast(datetime as timestamptz) end"
-        )
-    elif kind == "TIMESTAMP WITH TIME ZONE":
-        time = "datetime"
-    else:
-        raise ProviderError(f"{path.name}: column datetime: found {kind} (no zone), allowed: a time with a zone")
-    return _points(time, "zone", "carbon_intensity_g_per_kwh", "datetime", f"'{emission_factor_type}'", "null", "null")
 
 
 def _portal(columns: list[str], path: Path) -> str:
@@ -154,7 +125,7 @@ def _portal(columns: list[str], path: Path) -> str:
 def _points(time: str, zone: str, value: str, raw_time: str, kind: str, estimated: str, method: str) -> str:
     return f"""
         select line, {raw_time}::varchar as raw_time, nullif({value}::varchar, '') as raw_value,
-            {zone} as zone, {time} as datetime, 60::integer as resolution_minutes,
+            {zone}::varchar as zone, {time} as datetime, 60::integer as resolution_minutes,
             try_cast({value} as double) as carbon_intensity_g_per_kwh, 'average' as signal,
             {kind} as emission_factor_type, null::boolean as is_flow_traced, {estimated}::boolean as is_estimated,
             {method}::varchar as estimation_method, null::timestamptz as updated_at
@@ -180,7 +151,7 @@ def _refuse_bad(table: pa.Table, path: Path) -> None:
         first = pc.index(pc.fill_null(mask, False), True).as_py()
         if first >= 0:
             line, found = table["line"][first].as_py(), table[shown][first].as_py()
-            raise ProviderError(f"{path.name}, line {line}: {field}: found {found!r}, allowed: {allowed}")
+            raise ProviderError(f"{tabular.place(path, line)}: {field}: found {found!r}, allowed: {allowed}")
 
 
 _KEY = "zone, signal, emission_factor_type"
@@ -193,12 +164,13 @@ def _unique(rows: pa.Table, path: str) -> pa.Table:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("points", rows)
         clash = connection.execute(
-            "select zone, datetime, min(carbon_intensity_g_per_kwh), max(carbon_intensity_g_per_kwh) from "
+            "select zone, datetime, list(distinct coalesce(carbon_intensity_g_per_kwh::varchar, 'no value')) from "
             f"(select distinct * from points) group by {_KEY}, datetime having count(*) > 1 order by 1, 2 limit 1"
         ).fetchone()
         if clash:
-            zone, time, low, high = clash
-            raise ProviderError(f"{path}: zone {zone}, {time:%Y-%m-%dT%H:%MZ}: found twice with {low} and {high} g/kWh")
+            zone, time, values = clash
+            found = f"{' and '.join(sorted(values))} g/kWh" if len(values) > 1 else "different estimation marks"
+            raise ProviderError(f"{path}: zone {zone}, {time:%Y-%m-%dT%H:%MZ}: found twice with {found}")
         connection.execute(f"""
             create temp table measured as
             with spaced as (

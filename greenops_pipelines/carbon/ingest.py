@@ -60,21 +60,30 @@ def ingest_history(
 ) -> Ingested:
     """Fetch [start, end) for every zone and append what the lake does not know yet.
 
-    Raises the last error if every zone failed; `TransientError` if all of them may succeed later. A single zone's
-    failure is logged, recorded and shown, and the others are kept.
+    If every zone failed, raises the first error that no retry can help, or else a `TransientError`. A zone's failure is
+    logged, recorded and shown either way, and the others are kept.
     """
-    points, outcomes = _each(zones, lambda zone: _history(provider, zone, start, end))
+    points, outcomes, errors = _each(provider, zones, lambda zone: provider.history(zone, start, end))
+    if errors and not points:
+        _record(lake, provider.name, "history", outcomes, start, end, run_id, now)
+        raise _worst(errors)
     rows = _stamped(points, provider.name, now)
     fresh, revised = _news(lake, rows, provider.name)
     written = lake.append(CARBON_INTENSITY, fresh, now, run_id)
     counted = [_counted(o, points.get(o.zone), fresh, revised) for o in outcomes]
-    _record(lake, provider.name, counted, start, end, run_id, now)
+    _record(lake, provider.name, "history", counted, start, end, run_id, now)
     return Ingested(tuple(counted), written)
 
 
 def ingest_forecast(provider: Provider, lake: Lake, zones: Iterable[str], run_id: str, now: datetime) -> Ingested:
-    """Fetch the newest forecast of every zone and append it; forecasts already stored are not stored again."""
-    points, outcomes = _each(zones, provider.forecast)
+    """Fetch the newest forecast of every zone and append it; forecasts already stored are not stored again.
+
+    Raises as `ingest_history` does.
+    """
+    points, outcomes, errors = _each(provider, zones, provider.forecast)
+    if errors and not points:
+        _record(lake, provider.name, "forecast", outcomes, now, now, run_id, now)
+        raise _worst(errors)
     rows = pa.concat_tables([*points.values(), FORECAST.empty_table()])
     rows = _with(
         rows, {"provider": provider.name, "observed_at": now, "day": now.astimezone(UTC).date()}, CARBON_FORECAST.schema
@@ -92,29 +101,35 @@ def ingest_forecast(provider: Provider, lake: Lake, zones: Iterable[str], run_id
     done = [
         Fetched(o.zone, points[o.zone].num_rows, counts.get(o.zone, 0)) if o.zone in points else o for o in outcomes
     ]
+    until = pc.max(rows["datetime"]).as_py() or now
+    _record(lake, provider.name, "forecast", done, now, until, run_id, now)
     return Ingested(tuple(done), written)
 
 
-def _each(zones: Iterable[str], fetch: Callable[[str], pa.Table]) -> tuple[dict[str, pa.Table], list[Fetched]]:
+def _each(
+    provider: Provider, zones: Iterable[str], fetch: Callable[[str], pa.Table]
+) -> tuple[dict[str, pa.Table], list[Fetched], list[GreenopsError]]:
+    """What every zone answered, its outcome, and the errors of those that failed."""
     points: dict[str, pa.Table] = {}
     outcomes: list[Fetched] = []
     errors: list[GreenopsError] = []
     for zone in zones:
         try:
-            points[zone] = fetch(zone)
+            points[zone] = _of_zone(provider, zone, fetch(zone))
             outcomes.append(Fetched(zone))
         except GreenopsError as error:
             _log.warning("zone %s: %s", zone, error)
             errors.append(error)
             outcomes.append(Fetched(zone, error=str(error)[:500]))
-    if errors and not points:
-        lasting = next((e for e in errors if not isinstance(e, TransientError)), None)
-        raise lasting or errors[-1]
-    return points, outcomes
+    return points, outcomes, errors
 
 
-def _history(provider: Provider, zone: str, start: datetime, end: datetime) -> pa.Table:
-    rows = provider.history(zone, start, end)
+def _worst(errors: list[GreenopsError]) -> GreenopsError:
+    """The first that no retry can help, else the last."""
+    return next((e for e in errors if not isinstance(e, TransientError)), errors[-1])
+
+
+def _of_zone(provider: Provider, zone: str, rows: pa.Table) -> pa.Table:
     strangers = pc.unique(rows["zone"]).to_pylist()
     if strangers not in ([], [zone]):
         raise ProviderError(f"{provider.name}: asked for zone {zone}, found {strangers}")
@@ -188,12 +203,13 @@ def _counted(outcome: Fetched, points: pa.Table | None, fresh: pa.Table, revised
 
 
 def _record(
-    lake: Lake, provider: str, outcomes: list[Fetched], start: datetime, end: datetime, run_id: str, now: datetime
+    lake: Lake, provider: str, kind: str, outcomes: list[Fetched], start: datetime, end: datetime, run_id: str, now: datetime
 ) -> None:
     day = now.astimezone(UTC).date()
     rows = [
         {
             "provider": provider,
+            "kind": kind,
             "zone": o.zone,
             "requested_from": start,
             "requested_to": end,

@@ -77,7 +77,7 @@ class SampleProvider:
 
     def history(self, zone: str, start: datetime, end: datetime) -> pa.Table:
         now = self._clock()
-        hours = _hours(start, min(end, now))
+        hours = _hours(start, end, now)
         estimated = hours > _micros(now - _FINAL_AFTER)
         values = intensity(zone, hours)
         values = np.where(estimated, values * (1 + 0.02 * _noise(zone, "estimate", hours)), values)
@@ -100,7 +100,8 @@ class SampleProvider:
 
     def forecast(self, zone: str) -> pa.Table:
         issued = self._clock().replace(minute=0, second=0, microsecond=0)
-        hours = _hours(issued, issued + timedelta(hours=HORIZON_HOURS))
+        until = issued + timedelta(hours=HORIZON_HOURS)
+        hours = _hours(issued, until, until)
         ahead = np.arange(1, len(hours) + 1)
         drift = _noise(zone, f"forecast:{_micros(issued)}", hours)
         values = intensity(zone, hours) * (1 + drift * 0.04 * np.sqrt(ahead) ** 0.6)
@@ -148,10 +149,10 @@ def _noise(zone: str, purpose: str, hours: npt.NDArray[np.int64]) -> Floats:
     return np.asarray((np.sin(angle) * weights).sum(axis=1), dtype=np.float64)
 
 
-def _hours(start: datetime, end: datetime) -> npt.NDArray[np.int64]:
-    """Starts of the full hours in [start, end) that have ended by `end`, as microseconds."""
+def _hours(start: datetime, end: datetime, now: datetime) -> npt.NDArray[np.int64]:
+    """Starts of the full hours in [start, end) that have ended by `now`, as microseconds."""
     first = -(-_micros(start) // _HOUR)
-    last = _micros(end) // _HOUR
+    last = min(-(-_micros(end) // _HOUR), _micros(now) // _HOUR)
     return np.arange(first, max(first, last), dtype=np.int64) * _HOUR
 
 

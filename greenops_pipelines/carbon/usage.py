@@ -6,22 +6,25 @@ Sample usage follows a working day, is larger for larger tenants, and never leav
 
 from __future__ import annotations
 
-import glob
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from greenops_pipelines.carbon import tabular
 from greenops_pipelines.carbon.regions import Tenant
-from greenops_pipelines.errors import ConfigurationError, ProviderError
+from greenops_pipelines.errors import ProviderError
 from greenops_pipelines.lake.tables import RESOURCE_USAGE
 
-_REQUIRED = ("hour", "service", "tenant", "region", "vcpu_hours")
+_VARIABLE = "GREENOPS_USAGE_PATH"
+_TICK = timedelta(microseconds=1)
+_NAMES = ("service", "tenant", "region")
+_REQUIRED = ("hour", *_NAMES, "vcpu_hours")
 _OPTIONAL = ("cpu_utilization", "memory_gb_hours", "storage_tb_hours", "network_gb", "gpu_hours", "requests")
 
 
@@ -53,19 +56,20 @@ def sample_usage(tenants: Sequence[Tenant], start: datetime, end: datetime, now:
     sizes = [0.5 + _unit(f"size:{name}") * 2.5 for name in names]
     services = pa.Table.from_pylist([s.__dict__ for s in SERVICES])
     people = pa.table({"tenant": names, "region": [t.home_region for t in tenants], "size": sizes})
-    until = min(end, now).replace(minute=0, second=0, microsecond=0)
+    hour = timedelta(hours=1)
+    first, last = _floor(start + hour - _TICK), min(_floor(end + hour - _TICK), _floor(now))
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("services", services)
         connection.register("people", people)
-        rows = connection.sql(_SAMPLE, params={"start": start, "until": until}).to_arrow_table()
+        rows = connection.sql(_SAMPLE, params={"first": first, "last": last}).to_arrow_table()
     return rows.select(RESOURCE_USAGE.schema.names).cast(RESOURCE_USAGE.schema)
 
 
 # A working day in UTC peaks at 14:00, a weekend carries 40 %; the wobble is a hash, so every hour is reproducible.
 _SAMPLE = """
 with hours as (
-    select unnest(generate_series($start::timestamptz, $until::timestamptz - interval 1 hour, interval 1 hour)) as hour
+    select unnest(generate_series($first::timestamptz, $last::timestamptz - interval 1 hour, interval 1 hour)) as hour
 ),
 
 load as (
@@ -100,11 +104,10 @@ from load
 def file_usage(path: str, start: datetime, end: datetime) -> pa.Table:
     """Rows of `resource_usage` in [start, end) from Parquet or CSV files.
 
-    Needed: hour (with a zone), service, tenant, region, vcpu_hours. Other quantities count as 0 where their column
-    is absent; cpu_utilization as unknown. Raises `ProviderError` naming file, line, field, found and allowed.
+    Needed: hour (with a zone), service, tenant, region, vcpu_hours. Other quantities count as 0 where their column or
+    value is absent; cpu_utilization as unknown. Raises `ProviderError` naming file, line, field, found and allowed.
     """
-    tables = [_read(Path(p)) for p in _paths(path)]
-    rows = pa.concat_tables(tables)
+    rows = pa.concat_tables([_read(p) for p in tabular.matching(path, _VARIABLE)])
     hour = rows["hour"]
     kind = hour.type
     chosen = rows.filter(pc.and_(pc.greater_equal(hour, pa.scalar(start, kind)), pc.less(hour, pa.scalar(end, kind))))
@@ -113,62 +116,44 @@ def file_usage(path: str, start: datetime, end: datetime) -> pa.Table:
 
 def usage_span(path: str) -> tuple[date, date]:
     """First and last UTC day of the usage files."""
-    days = [pc.min_max(_read(Path(p))["day"]).as_py() for p in _paths(path)]
-    return min(d["min"] for d in days), max(d["max"] for d in days)
-
-
-def _paths(path: str) -> list[str]:
-    paths = sorted(glob.glob(path, recursive=True))
-    if not paths:
-        raise ConfigurationError(f"GREENOPS_USAGE_PATH: no file matches {path!r}")
-    return paths
+    rows = pa.concat_tables([_read(p) for p in tabular.matching(path, _VARIABLE)])
+    if not rows.num_rows:
+        raise ProviderError(f"{_VARIABLE}: {path}: no rows")
+    days = pc.min_max(rows["day"])
+    return days["min"].as_py(), days["max"].as_py()
 
 
 def _read(path: Path) -> pa.Table:
-    suffix = path.suffix.lower()
-    if suffix not in {".csv", ".parquet"}:
-        raise ConfigurationError(
-            f"GREENOPS_USAGE_PATH: {path.name}: found {suffix or 'no ending'}, allowed: .csv, .parquet"
-        )
-    source = "read_parquet(?)" if suffix == ".parquet" else "read_csv(?, all_varchar = true, header = true)"
-    with duckdb.connect() as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        try:
-            rows = connection.sql(f"select row_number() over () + 1 as line, * from {source}", params=[str(path)])
-            types = dict(zip(rows.columns, map(str, rows.types), strict=True))
-            _refuse_columns(types, path)
-            connection.register("rows_of_file", rows.to_arrow_table())
-            table = connection.sql(_typed(types)).to_arrow_table()
-        except duckdb.Error as error:
-            raise ProviderError(f"{path.name}: cannot be read: {str(error).splitlines()[0]}") from None
+    with tabular.opened(path) as (connection, types):
+        _refuse_columns(types, path)
+        table = connection.sql(_typed(types, tabular.instant("hour", types, path))).to_arrow_table()
     _refuse_rows(table, path)
     return table
 
 
-def _refuse_columns(types: dict[str, str], path: Path) -> None:
+def _refuse_columns(types: Mapping[str, str], path: Path) -> None:
     missing = [name for name in _REQUIRED if name not in types]
     unknown = sorted(set(types) - {"line", *_REQUIRED, *_OPTIONAL})
     if missing or unknown:
         fault = f"missing {', '.join(missing)}" if missing else f"unknown {', '.join(unknown)}"
         raise ProviderError(f"{path.name}: columns: {fault}; allowed: {', '.join((*_REQUIRED, *_OPTIONAL))}")
-    if types["hour"] not in {"VARCHAR", "TIMESTAMP WITH TIME ZONE"}:
-        raise ProviderError(f"{path.name}: column hour: found {types['hour']} (no zone), allowed: a time with a zone")
 
 
-def _typed(types: dict[str, str]) -> str:
-    hour = "hour"
-    if types["hour"] == "VARCHAR":
-        hour = r"case when regexp_matches(hour, '(Z|[+-]\d\d(:?\d\d)?)$') then try_cast(hour as timestamptz) end"
-    numbers = [
-        f"coalesce(try_cast({n} as double), case when nullif({n}::varchar, '') is not null then 'nan'::double end"
-        f"{'' if n == 'cpu_utilization' else ', 0'}) as {n}"
-        if n in types
-        else f"{'null::double' if n == 'cpu_utilization' else '0::double'} as {n}"
-        for n in (*_OPTIONAL, "vcpu_hours")
-    ]
+def _typed(types: Mapping[str, str], hour: str) -> str:
+    """SQL for the rows with their types; a value that is no number becomes NaN, which `_refuse_rows` refuses."""
+    columns = []
+    for name in ("vcpu_hours", *_OPTIONAL):
+        absent = "'nan'::double" if name in _REQUIRED else "null::double" if name == "cpu_utilization" else "0::double"
+        if name in types:
+            number = f"coalesce(try_cast({name} as double), 'nan'::double)"
+            columns.append(f"case when nullif({name}::varchar, '') is null then {absent} else {number} end as {name}")
+            columns.append(f"{name}::varchar as raw_{name}")
+        else:
+            columns.append(f"{absent} as {name}")
+    names = ", ".join(f"{name}::varchar as {name}" for name in _NAMES)
     return f"""
-        select line, hour::varchar as raw_hour, 'file' as source, {hour} as hour, service, tenant, region,
-            {", ".join(numbers)}, ({hour})::date as day
+        select line, hour::varchar as raw_hour, 'file' as source, {hour} as hour, {names},
+            {", ".join(columns)}, ({hour})::date as day
         from rows_of_file
     """
 
@@ -177,21 +162,23 @@ def _refuse_rows(rows: pa.Table, path: Path) -> None:
     def refuse(mask: pa.ChunkedArray, field: str, shown: str, allowed: str) -> None:
         first = pc.index(pc.fill_null(mask, True), True).as_py()
         if first >= 0:
-            raise ProviderError(
-                f"{path.name}, line {rows['line'][first].as_py()}: {field}: "
-                f"found {rows[shown][first].as_py()!r}, allowed: {allowed}"
-            )
+            where = tabular.place(path, rows["line"][first].as_py())
+            raise ProviderError(f"{where}: {field}: found {rows[shown][first].as_py()!r}, allowed: {allowed}")
 
     refuse(pc.is_null(rows["hour"]), "hour", "raw_hour", "a full hour with a zone, e.g. 2026-01-01T00:00:00Z")
     floored = pc.floor_temporal(rows["hour"], unit="hour")
     refuse(pc.not_equal(floored, rows["hour"]), "hour", "raw_hour", "the start of a full hour")
-    for name in ("service", "tenant", "region"):
+    for name in _NAMES:
         refuse(pc.or_kleene(pc.is_null(rows[name]), pc.equal(rows[name], "")), name, name, "a name")
     for name in ("vcpu_hours", *_OPTIONAL):
         values = pc.fill_null(rows[name], 0.0)
         upper = 1.0 if name == "cpu_utilization" else float("inf")
         bad = pc.or_(pc.invert(pc.is_finite(values)), pc.or_(pc.less(values, 0), pc.greater(values, upper)))
-        refuse(bad, name, name, "a number from 0 to 1" if upper == 1 else "a number >= 0")
+        refuse(bad, name, f"raw_{name}", "a number from 0 to 1" if upper == 1 else "a number >= 0")
+
+
+def _floor(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _unit(text: str) -> float:

@@ -11,15 +11,14 @@ ad-hoc SQL may hold it open for ever and no run waits for a lock. Per table:
 from __future__ import annotations
 
 import hashlib
-import os
-import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
 from greenops_pipelines.lake.schema import Column, Kind, Table
-from greenops_pipelines.lake.storage import Storage, url
+from greenops_pipelines.lake.storage import Storage, sweep, temporary_path, url
 from greenops_pipelines.lake.types import to_duckdb
 
 Selections = Mapping[str, Mapping[str, str]]
@@ -110,11 +109,29 @@ def signature(ddl: Iterable[str]) -> str:
 def connect(storage: Storage, ddl: Iterable[str], path: str = ":memory:") -> duckdb.DuckDBPyConnection:
     """A connection in UTC that reads from `storage` and holds the views."""
     connection = duckdb.connect(path)
-    connection.execute("set TimeZone = 'UTC'")
-    storage.register(connection)
-    # One transaction: a commit per statement would be an fsync per column comment.
-    connection.execute(";".join(["begin", *ddl, "commit"]))
+    try:
+        connection.execute("set TimeZone = 'UTC'")
+        storage.register(connection)
+        # One transaction: a commit per statement would be an fsync per column comment.
+        connection.execute(";".join(["begin", *ddl, "commit"]))
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+@contextmanager
+def opened(warehouse: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, attached read-only to a connection of its own.
+
+    `duckdb.connect(warehouse)` would hand out the instance that another thread of this process has open: its file
+    from before the last swap, and its locked configuration.
+    """
+    with duckdb.connect(config={"temp_directory": f"{warehouse}.tmp"}) as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        connection.execute(f"attach {quoted(str(warehouse))} as warehouse (read_only)")
+        connection.execute("use warehouse")
+        yield connection
 
 
 def built_signature(warehouse: Path) -> str | None:
@@ -122,7 +139,7 @@ def built_signature(warehouse: Path) -> str | None:
     if not warehouse.exists():
         return None
     try:
-        with duckdb.connect(str(warehouse), read_only=True) as connection:
+        with opened(warehouse) as connection:
             row = connection.execute("select signature from greenops_catalog").fetchone()
     except duckdb.Error:
         return None
@@ -132,7 +149,8 @@ def built_signature(warehouse: Path) -> str | None:
 def build(warehouse: Path, storage: Storage, ddl: list[str]) -> None:
     """Build the file of views under a temporary name and swap it in."""
     warehouse.parent.mkdir(parents=True, exist_ok=True)
-    temporary = warehouse.with_name(f".{warehouse.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    sweep(warehouse.parent)
+    temporary = temporary_path(warehouse)
     marker = (
         f"create view greenops_catalog as select {quoted(signature(ddl))} as signature, {quoted(storage.root)} as lake"
     )
@@ -140,4 +158,5 @@ def build(warehouse: Path, storage: Storage, ddl: list[str]) -> None:
         connect(storage, [*ddl, marker], str(temporary)).close()
         temporary.replace(warehouse)
     finally:
-        temporary.unlink(missing_ok=True)
+        for leftover in (temporary, temporary.with_name(f"{temporary.name}.wal")):
+            leftover.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ from greenops_pipelines.errors import ConfigurationError, PermanentError
 from greenops_pipelines.lake import catalog
 from greenops_pipelines.lake.lake import Lake, Written
 from greenops_pipelines.lake.schema import Column, Table
-from greenops_pipelines.lake.storage import Storage
+from greenops_pipelines.lake.storage import Storage, alive
 from greenops_pipelines.lake.types import to_arrow
 
 _SOURCES_SCHEMA = "lake"
@@ -316,12 +316,9 @@ def _one_line(message: object) -> str:
 def _sweep(home: Path) -> None:
     """Remove scratch folders of processes that were killed."""
     for folder in home.glob("run-*-*"):
-        try:
-            os.kill(int(folder.name.split("-")[1]), 0)
-        except ProcessLookupError:
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not alive(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
-        except PermissionError:
-            continue
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from greenops_pipelines.measurement import Measurement
 
 
 def schema_faults(lake: Lake, table: Table) -> tuple[int, int, list[str]]:
-    """Files, rows, and one line per fault: a column of another type, an unknown column, a missing digest.
+    """Files, rows, and one line per fault: no Parquet, a column of another type, an unknown column, no digest.
 
     A file may lack columns that were declared later if they are nullable; views fill them with null.
     """
@@ -23,7 +23,11 @@ def schema_faults(lake: Lake, table: Table) -> tuple[int, int, list[str]]:
     rows = 0
     paths = lake.files(table)
     for path in paths:
-        footer = pq.read_metadata(pa.BufferReader(lake.storage.read_bytes(path)))
+        try:
+            footer = pq.read_metadata(pa.BufferReader(lake.storage.read_bytes(path)))
+        except pa.ArrowInvalid as error:
+            faults.append(f"{path}: {error}")
+            continue
         schema = footer.schema.to_arrow_schema()
         rows += footer.num_rows
         for field in schema:

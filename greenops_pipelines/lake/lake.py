@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 PartitionValue = str | date
 
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+
 
 @dataclass(frozen=True)
 class Written:
@@ -90,6 +92,8 @@ class Lake:
         """
         if table.kind is Kind.SNAPSHOT:
             raise SchemaViolation(f"{table.path}: a snapshot table is replaced by partition, not appended to")
+        if at.tzinfo is None:
+            raise SchemaViolation(f"{table.path}: append at {at}: found a time without a zone, allowed: UTC")
         stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         parts = dict(_split(table, parquet.conform(table, rows)))
         run = "".join(c for c in run_id if c.isalnum())[:12] or "none"
@@ -114,6 +118,11 @@ class Lake:
     def files(self, table: Table, where: Mapping[str, PartitionValue | tuple[date, date]] | None = None) -> list[str]:
         """Paths of a table's files, pruned by partition: a value, or an inclusive range of days."""
         chosen = where or {}
+        for key, value in chosen.items():
+            if key not in table.partition_by:
+                raise SchemaViolation(f"{table.path}: {key} is no partition key; keys: {', '.join(table.partition_by)}")
+            if not isinstance(value, tuple):
+                _plain(table, key, value)
         pattern = "/".join(
             [table.path]
             + [
@@ -124,8 +133,6 @@ class Lake:
         )
         paths = self.storage.glob(pattern)
         for key, value in chosen.items():
-            if key not in table.partition_by:
-                raise SchemaViolation(f"{table.path}: {key} is no partition key; keys: {', '.join(table.partition_by)}")
             if isinstance(value, tuple):
                 low, high = (f"/{key}={bound.isoformat()}/" for bound in value)
                 position = table.partition_by.index(key) + 2
@@ -191,11 +198,16 @@ def _folder(table: Table, values: Mapping[str, PartitionValue]) -> str:
         raise SchemaViolation(f"{table.path}: partition: found {sorted(values)}, declared: {list(table.partition_by)}")
     parts = [table.path]
     for key in table.partition_by:
-        value = str(values[key])
-        if not value or any(c in value for c in "/\\*?[]=%\0") or value.startswith("."):
-            raise SchemaViolation(f"{table.path}: partition {key}: found {value!r}, allowed: a plain name")
-        parts.append(f"{key}={value}")
+        parts.append(f"{key}={_plain(table, key, values[key])}")
     return "/".join(parts)
+
+
+def _plain(table: Table, key: str, value: PartitionValue) -> str:
+    """A partition value as it stands in a path. DuckDB must read it back from there as it is."""
+    name = str(value)
+    if not name or not name.isprintable() or name[0] == "." or set(name) & set("/\\*?[]=%") or name == _HIVE_NULL:
+        raise SchemaViolation(f"{table.path}: partition {key}: found {name!r}, allowed: a plain name")
+    return name
 
 
 def _split(table: Table, rows: pa.Table) -> Iterable[tuple[str, pa.Table]]:

@@ -7,6 +7,7 @@ Parquet footer under `greenops.sha256`, and is the data version of what was writ
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from decimal import Decimal
@@ -46,9 +47,10 @@ def _conform_column(
     found = values.type
     if pa.types.is_timestamp(wanted) and pa.types.is_timestamp(found):
         if found.tz is None:
-            example = values[0].as_py().isoformat(" ") if len(values) else "no rows"
+            row = max(pc.index(values.is_valid(), True).as_py(), 0)
+            example = values[row].as_py() if len(values) else "no rows"
             raise SchemaViolation(
-                f"{table.path}: column {name}, row 0: found a time without a zone ({example}), allowed: UTC"
+                f"{table.path}: column {name}, row {row}: found a time without a zone ({example}), allowed: UTC"
             )
         if found != wanted and found.unit == wanted.unit:
             values = values.cast(wanted)
@@ -73,14 +75,27 @@ def _sorted_unique(table: Table, rows: pa.Table) -> pa.Table:
     """Sort by partition columns and key, unless they are sorted already: looking costs a tenth of sorting."""
     order = [*dict.fromkeys((*table.partition_by, *table.row_key))]
     increasing, repeated = _neighbours(rows, order)
-    if not increasing:
-        if repeated is None:
-            rows = rows.sort_by([(name, "ascending") for name in order])
-            _, repeated = _neighbours(rows, order)
-        if repeated is not None:
-            key = {name: str(rows[name][repeated].as_py()) for name in table.row_key}
-            raise SchemaViolation(f"{table.path}: key {', '.join(table.row_key)}, row {repeated}: found twice: {key}")
+    if increasing:
+        return rows
+    given = rows
+    if repeated is None:
+        rows = rows.sort_by([(name, "ascending") for name in order])
+        _, repeated = _neighbours(rows, order)
+    if repeated is not None:
+        key = {name: rows[name][repeated] for name in table.row_key}
+        first, second = _where(given, key)[:2]
+        raise SchemaViolation(
+            f"{table.path}: key {', '.join(key)}, rows {first} and {second}: "
+            f"found twice: {', '.join(f'{name} {value}' for name, value in key.items())}"
+        )
     return rows
+
+
+def _where(rows: pa.Table, key: Mapping[str, pa.Scalar]) -> list[int]:
+    """Positions of the rows with that key."""
+    found = functools.reduce(pc.and_, (pc.equal(rows[name], value) for name, value in key.items()))
+    positions: list[int] = pc.indices_nonzero(found).to_pylist()
+    return positions
 
 
 def _neighbours(rows: pa.Table, order: list[str]) -> tuple[bool, int | None]:
@@ -105,8 +120,8 @@ def digest(rows: pa.Table) -> str:
     """SHA-256 of the values, independent of chunks, slices, compression and what lies under nulls."""
     sha = hashlib.sha256()
     for field in rows.schema:
-        sha.update(f"{field.name}:{field.type}:{rows.num_rows};".encode())
         column = rows[field.name].combine_chunks()
+        sha.update(f"{field.name}:{field.type}:{rows.num_rows}:{column.null_count};".encode())
         for array in column.chunks if isinstance(column, pa.ChunkedArray) else (column,):
             if array.null_count:
                 sha.update(array.is_null().cast(pa.uint8()).buffers()[1])

@@ -6,6 +6,7 @@ may touch no file outside the lake.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from datetime import date, datetime, time
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from greenops_pipelines.errors import BadInput
+from greenops_pipelines.lake import catalog
 from greenops_pipelines.lake.storage import Storage
 
 _ALLOWED = "one SELECT, EXPLAIN, DESCRIBE, SHOW or SUMMARIZE statement"
@@ -62,8 +64,7 @@ def run(warehouse: Path, storage: Storage, sql: str) -> pa.Table:
     if not warehouse.exists():
         raise BadInput(f"{warehouse.name}: not there yet; `greenops run` makes it")
     try:
-        with duckdb.connect(str(warehouse), read_only=True) as connection:
-            connection.execute("set TimeZone = 'UTC'")
+        with catalog.opened(warehouse) as connection:
             storage.register(connection)
             _lock_down(connection, storage)
             return connection.sql(sql).to_arrow_table()
@@ -72,7 +73,7 @@ def run(warehouse: Path, storage: Storage, sql: str) -> pa.Table:
 
 
 def _lock_down(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
-    connection.execute(f"set allowed_directories = ['{storage.root.replace(chr(39), chr(39) * 2)}/']")
+    connection.execute(f"set allowed_directories = [{catalog.quoted(storage.root + '/')}]")
     connection.execute("set enable_external_access = false")
     connection.execute("set lock_configuration = true")
 
@@ -84,18 +85,23 @@ def _first_lines(error: Exception) -> str:
 
 
 def as_objects(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows for JSON: times as ISO 8601, decimals exact (as text where a double would not hold them), NaN as text."""
+    """Rows for JSON: times as ISO 8601, decimals exact (as text where a double would not hold them), NaN as text.
+
+    Integers stay integers, DuckDB's sum of integers included, which comes as DECIMAL(38, 0).
+    """
     names: list[str] = []
     for name in rows.column_names:
-        names.append(name if name not in names else f"{name}_{len(names) + 1}")
+        taken = {*names, *rows.column_names}
+        others = (other for n in itertools.count(2) if (other := f"{name}_{n}") not in taken)
+        names.append(name if name not in names else next(others))
     return [{k: _plain(v) for k, v in row.items()} for row in rows.rename_columns(names).to_pylist()]
 
 
 def write_csv(rows: pa.Table, file: Any) -> None:
-    """Rows as CSV with a header; nested values as JSON text."""
+    """Rows as CSV with a header; nested values and intervals as JSON text."""
     columns = [
         pa.array([None if v is None else json.dumps(_plain(v)) for v in column.to_pylist()], pa.string())
-        if pa.types.is_nested(column.type)
+        if pa.types.is_nested(column.type) or pa.types.is_interval(column.type)
         else column
         for column in rows.columns
     ]
@@ -108,6 +114,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, Decimal):
+        if value.as_tuple().exponent == 0:
+            return int(value)
         near = float(value)
         return near if Decimal(repr(near)) == value else str(value)
     if isinstance(value, datetime | date | time):

@@ -55,6 +55,12 @@ class Table:
     measure: str | None = None
     selected_by: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """A key that may be null could neither be compared nor stand in a path."""
+        values = {c.name for c in self.columns if not c.nullable}
+        if faults := [name for name in (*self.partition_by, *self.row_key) if name not in values]:
+            raise ValueError(f"{self.path}: key: found {faults}, allowed: declared columns that are never null")
+
     @property
     def schema(self) -> pa.Schema:
         return pa.schema(

@@ -7,6 +7,7 @@ On S3: one PUT per object. Paths are relative to the lake, with forward slashes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import io
 import os
@@ -17,12 +18,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from greenops_pipelines.errors import ConfigurationError
+from greenops_pipelines.errors import ConfigurationError, TransientError
 
 if TYPE_CHECKING:
     import duckdb
 
-_TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp$")
+_TEMPORARY = re.compile(r"^\..+\.(?P<pid>\d+)-[0-9a-f]{8}\.tmp(?:\.wal)?$")
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _ABANDONED_SECONDS = 86_400
 """A temporary file this old is abandoned even if a process of its number runs: numbers are reused."""
 
@@ -65,11 +67,30 @@ def url(storage: Storage, path: str) -> str:
     return f"{storage.root}/{path}"
 
 
+def temporary_path(target: Path) -> Path:
+    """A name beside `target` that no reader's glob matches and `sweep` knows."""
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left behind; their names start with a dot, so no reader saw them."""
+    for entry in os.scandir(folder):
+        match = _TEMPORARY.match(entry.name)
+        if match is None:
+            continue
+        # Another writer may finish or sweep the same file meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            abandoned = time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS
+            if abandoned or not alive(int(match["pid"])):
+                Path(entry.path).unlink()
+
+
 class LocalFolder:
     """A folder on a local disk."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
+        _refuse_pattern(self.root)
 
     @property
     def root(self) -> str:
@@ -78,8 +99,8 @@ class LocalFolder:
     def publish(self, path: str, write: Callable[[Any], None]) -> int:
         target = self._folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        self._sweep(target.parent)
-        temporary = target.parent / f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
+        sweep(target.parent)
+        temporary = temporary_path(target)
         try:
             with temporary.open("xb") as file:
                 write(file)
@@ -87,9 +108,11 @@ class LocalFolder:
                 os.fsync(file.fileno())
                 size = file.tell()
             temporary.replace(target)
-        except BaseException:
+        except BaseException as error:
             # A full disk, an interrupt: the old file is still whole, only our own leftover goes.
             temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                raise TransientError(f"{target}: {os.strerror(error.errno)}; what was there before is kept") from error
             raise
         _fsync_folder(target.parent)
         return size
@@ -112,19 +135,6 @@ class LocalFolder:
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         """DuckDB reads local files by itself."""
 
-    @staticmethod
-    def _sweep(folder: Path) -> None:
-        """Remove what writers that were killed left behind; their names start with a dot, so no reader saw them."""
-        for entry in os.scandir(folder):
-            match = _TEMPORARY.match(entry.name)
-            if match is None:
-                continue
-            # Another writer may finish or sweep the same file meanwhile.
-            with contextlib.suppress(FileNotFoundError):
-                abandoned = time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS
-                if abandoned or not _alive(int(match["pid"])):
-                    Path(entry.path).unlink()
-
 
 class S3Bucket:
     """A bucket and prefix of an S3-compatible store. Credentials come from AWS' own environment."""
@@ -137,6 +147,7 @@ class S3Bucket:
             )
         self._bucket = match[1]
         self._prefix = f"{match[2]}/" if match[2] else ""
+        _refuse_pattern(self.root)
         self._endpoint = endpoint
         self._region = region
         self._cached_client: Any = None
@@ -203,7 +214,14 @@ class S3Bucket:
         connection.register_filesystem(_S3(S3FileSystem(region=self._region, **options)))
 
 
-def _alive(pid: int) -> bool:
+def _refuse_pattern(root: str) -> None:
+    """DuckDB reads the root as a part of its glob, and every `key=value` in it as a partition of each table."""
+    if any(c in root for c in "*?[]="):
+        raise ConfigurationError(f"the lake's place: found {root!r}, allowed: a path without * ? [ ] =")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of that number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

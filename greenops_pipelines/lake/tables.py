@@ -111,6 +111,7 @@ CARBON_FETCHES = Table(
     comment="One row per zone and fetch: what was asked of the provider, what came back, what went wrong.",
     columns=(
         Column("provider", _text, "Provider asked"),
+        Column("kind", _text, "history or forecast"),
         Column("zone", _text, "Grid zone"),
         Column("requested_from", TIMESTAMP, "Start of the range asked for"),
         Column("requested_to", TIMESTAMP, "End of the range, exclusive"),
@@ -123,7 +124,7 @@ CARBON_FETCHES = Table(
         Column("observed_at", TIMESTAMP, "When the fetch was made"),
         Column("day", _date, "UTC day of `observed_at`"),
     ),
-    unique=("provider", "zone", "requested_from", "observed_at"),
+    unique=("provider", "kind", "zone", "requested_from", "observed_at"),
     partition_by=("day",),
     kind=Kind.LOG,
 )

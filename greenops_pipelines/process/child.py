@@ -193,6 +193,8 @@ class Child:
         """
         if self._supervisor.stdin is not None:
             self._supervisor.stdin.close()
+        # Said twice, because a forked copy of this process may hold the pipe open.
+        self._supervisor.send_signal(signal.SIGTERM)
         try:
             self._supervisor.wait(self._grace_seconds + _GUARD_MARGIN_SECONDS)
         except subprocess.TimeoutExpired:

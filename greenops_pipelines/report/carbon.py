@@ -137,7 +137,7 @@ def _figures(lake: Lake) -> dict[str, Any]:
             "total": total,
             "bars": bars,
             "bar_days": width,
-            "highest": max((bar["total_kg"] for bar in bars), default=0.0),
+            "highest": max((bar["total_kg"] or 0.0 for bar in bars), default=0.0),
             "services": by("service"),
             "tenants": by("tenant"),
             "regions": by("region"),

@@ -1,0 +1,20 @@
+"""The project's own definitions, with the hourly ingestion on a schedule of every minute: a test cannot wait an hour."""
+
+import dagster as dg
+
+from greenops_pipelines.definitions import build_defs
+from sensors.carbon import INGEST, carbon_hourly
+
+
+@dg.schedule(
+    name="carbon_minutely",
+    job=INGEST,
+    cron_schedule="* * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)
+def carbon_minutely(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    return carbon_hourly.evaluate_tick(context).run_requests[0]
+
+
+defs = dg.Definitions.merge(build_defs(), dg.Definitions(schedules=[carbon_minutely]))

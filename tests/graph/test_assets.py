@@ -1,0 +1,141 @@
+"""The assets through Dagster: what they write, what they say, and what happens when something is wrong."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from greenops_pipelines.lake.tables import CARBON_INTENSITY, CHECK_RESULTS, RESOURCE_USAGE
+from tests.graph.conftest import World, materialise, split
+
+
+def metadata(result: dg.ExecuteInProcessResult, key: str) -> dict:
+    events = result.asset_materializations_for_node(key)
+    return {name: value.value for name, value in events[-1].metadata.items()}
+
+
+def test_every_check_ran_and_passed(world: World) -> None:
+    results = [*world.daily.get_asset_check_evaluations(), *world.rest.get_asset_check_evaluations()]
+    assert [f"{c.asset_key.to_user_string()}:{c.check_name} {c.description}" for c in results if not c.passed] == []
+    assert len(results) >= 50
+
+
+def test_every_check_result_is_in_the_lake(world: World) -> None:
+    results = [*world.daily.get_asset_check_evaluations(), *world.rest.get_asset_check_evaluations()]
+    ran = {f"{c.asset_key.to_user_string()}:{c.check_name}" for c in results}
+    assert set(world.lake().read(CHECK_RESULTS)["check"].to_pylist()) == ran
+
+
+def test_one_file_per_table_and_day(world: World) -> None:
+    days = [date.fromisoformat(world.first) + timedelta(days=n) for n in range(3)]
+    lake = world.lake()
+    for day in days:
+        assert len(lake.files(CARBON_INTENSITY, {"provider": "sample", "day": day})) == 1
+        assert lake.files(RESOURCE_USAGE, {"source": "sample", "day": day}) == [
+            f"bronze/resource_usage/source=sample/day={day}/data.parquet"
+        ]
+
+
+def test_rows_of_a_full_day_are_zones_times_hours(world: World) -> None:
+    rows = world.lake().read(CARBON_INTENSITY, {"day": date.fromisoformat(world.first)})
+    assert rows.num_rows == 12 * 24
+    assert set(rows["provider"].to_pylist()) == {"sample"}
+
+
+def test_metadata_tells_rows_schema_and_that_it_is_sample_data(world: World) -> None:
+    found = metadata(world.daily, "carbon__intensity")
+    hours = int((datetime.now(UTC) - datetime.fromisoformat(world.first).replace(tzinfo=UTC)) / timedelta(hours=1))
+    assert found["provider"] == "sample (sample data)"
+    assert found["dagster/row_count"] == found["new intervals"]
+    assert abs(found["new intervals"] - 12 * hours) <= 12  # an hour may have ended since
+    assert found["zones that failed"] == "none"
+    columns = {c.name: c for c in found["dagster/column_schema"].columns}
+    assert columns["carbon_intensity_g_per_kwh"].description.startswith("gCO2e per kWh")
+    assert columns["datetime"].type == "timestamp with time zone"
+
+
+def test_emissions_are_usage_times_intensity(world: World) -> None:
+    """One row worked by hand: energy by the factors, times the hour's intensity."""
+    lake = world.lake()
+    row = lake.query(
+        """
+        select e.energy_kwh, e.operational_kg, i.carbon_intensity_g_per_kwh as g, u.*, r.pue
+        from emissions_hourly as e
+        join resource_usage as u using (hour, service, tenant, region)
+        join regions as r on r.region = e.region
+        join carbon_intensity as i on i.zone = r.zone and i.datetime = e.hour
+        where e.service = 'q2q-ai' order by e.hour, e.tenant limit 1
+        """
+    ).to_pylist()[0]
+    f = {r["factor"]: r["value"] for r in lake.query("select factor, value from emission_factors").to_pylist()}
+    vcpu = f["cpu_min_w_per_vcpu"] + row["cpu_utilization"] * (f["cpu_max_w_per_vcpu"] - f["cpu_min_w_per_vcpu"])
+    gpu = f["gpu_min_w"] + f["gpu_default_utilization"] * (f["gpu_max_w"] - f["gpu_min_w"])
+    inside = (
+        row["vcpu_hours"] * vcpu / 1000
+        + row["memory_gb_hours"] * f["memory_kwh_per_gb_hour"]
+        + row["storage_tb_hours"] * f["storage_wh_per_tb_hour"] * f["storage_replication"] / 1000
+        + row["gpu_hours"] * gpu / 1000
+    )
+    energy = inside * row["pue"] + row["network_gb"] * f["network_kwh_per_gb"]
+    assert row["energy_kwh"] == pytest.approx(energy, rel=1e-12)
+    assert row["operational_kg"] == pytest.approx(energy * row["g"] / 1000, rel=1e-12)
+
+
+def test_the_scorecard_shows_the_checks_of_its_own_run(world: World) -> None:
+    verdicts = {r["id"]: r for r in world.lake().query("from scorecard").to_pylist()}
+    assert verdicts["J2.1"]["verdict"] == "met"
+    assert verdicts["J2.4"]["verdict"] == "met"
+    assert verdicts["J2.4"]["measured"] == pytest.approx(100)
+    assert verdicts["J4.2"]["verdict"] == "not yet measured"
+
+
+def test_the_report_is_there_and_says_that_it_is_sample_data(world: World) -> None:
+    html = (world.home / "reports" / "carbon.html").read_text(encoding="utf-8")
+    assert "Sample data." in html
+    assert [p.name for p in (world.home / "reports").iterdir()] == ["carbon.html"]
+
+
+def test_running_the_same_days_again_adds_no_known_interval(world: World) -> None:
+    before = world.lake().query("select count(*) as n from carbon_intensity_history")["n"][0].as_py()
+    yesterday = (date.fromisoformat(world.last) - timedelta(days=1)).isoformat()
+    result = materialise(world.instance, [dg.AssetKey(["carbon", "intensity"])], world.first, yesterday)
+    found = metadata(result, "carbon__intensity")
+    after = world.lake().query("select count(*) as n from carbon_intensity_history")["n"][0].as_py()
+    # Hours turn from estimate to final after a day: those are revisions, and the only news.
+    assert found["new intervals"] == 0
+    assert after - before == found["revised intervals"]
+
+
+def test_a_broken_rule_publishes_nothing_and_fails_the_run(world: World) -> None:
+    lake = world.lake()
+    mart = lake.storage.read_bytes("marts/emissions_hourly/data.parquet")
+    bad = lake.read(RESOURCE_USAGE, {"day": date.fromisoformat(world.first)})
+    index = bad.schema.get_field_index("region")
+    nowhere = bad.set_column(index, bad.schema.field(index), [["nowhere-1"] * bad.num_rows])
+    lake.write(RESOURCE_USAGE, nowhere)
+    try:
+        _, rest = split()
+        result = materialise(world.instance, rest, raise_on_error=False)
+        assert not result.success
+        failed = {c.check_name for c in result.get_asset_check_evaluations() if not c.passed}
+        assert "usage_regions_are_declared" in failed
+        assert lake.storage.read_bytes("marts/emissions_hourly/data.parquet") == mart
+    finally:
+        lake.write(RESOURCE_USAGE, bad)
+
+
+def test_a_schema_breach_stops_what_is_downstream(world: World) -> None:
+    folder = world.home / "lake" / "bronze" / "regions"
+    good = (folder / "data.parquet").read_bytes()
+    stranger = folder / "stranger.parquet"
+    pq.write_table(pq.read_table(folder / "data.parquet").append_column("surprise", [[1] * 12]), stranger)
+    try:
+        keys = [dg.AssetKey(["ops", "regions"]), dg.AssetKey(["carbon", "forecast"])]
+        result = materialise(world.instance, keys, raise_on_error=False)
+        assert not result.success
+        done = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
+        assert done == {"ops/regions"}
+    finally:
+        stranger.unlink()
+        (folder / "data.parquet").write_bytes(good)

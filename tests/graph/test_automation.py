@@ -1,0 +1,123 @@
+"""What fires unattended, tick by tick: schedules, sensors with their cursors, conditions of the graph."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+
+from greenops_pipelines import wiring
+from greenops_pipelines.definitions import defs
+from greenops_pipelines.settings import load_settings
+from sensors.carbon import carbon_hourly, forecast_hourly
+from sensors.graph import declarations_changed
+from sensors.maintenance import maintenance, maintenance_daily
+from tests.graph.conftest import World, materialise
+
+MARTS = {"carbon/coverage_daily", "carbon/emissions_daily", "carbon/emissions_hourly", "carbon/sci_daily"}
+START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+def tick(schedule: dg.ScheduleDefinition, at: datetime) -> dg.RunRequest:
+    requests = schedule.evaluate_tick(dg.build_schedule_context(scheduled_execution_time=at)).run_requests
+    assert len(requests) == 1
+    return requests[0]
+
+
+def test_the_hourly_schedule_fetches_today_and_the_look_back() -> None:
+    request = tick(carbon_hourly, datetime(2026, 3, 1, 0, 7, tzinfo=UTC))
+    assert (request.tags[START], request.tags[END]) == ("2026-02-26", "2026-03-01")
+    assert request.run_key == "carbon_hourly:2026-03-01T00"
+
+
+def test_the_look_back_is_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENOPS_CARBON_LOOKBACK_DAYS", "10")
+    request = tick(carbon_hourly, datetime(2026, 3, 15, 5, 7, tzinfo=UTC))
+    assert request.tags[START] == "2026-03-05"
+
+
+def test_hours_around_a_change_to_summer_time_have_keys_of_their_own() -> None:
+    """On 29 March 2026 Berlin goes from 02:00 to 03:00, on 25 October 03:00 comes twice. UTC knows neither."""
+    for first in (datetime(2026, 3, 29, 0, 7, tzinfo=UTC), datetime(2026, 10, 25, 0, 7, tzinfo=UTC)):
+        local = [(first + timedelta(hours=n)).astimezone(ZoneInfo("Europe/Berlin")) for n in range(4)]
+        assert len({tick(carbon_hourly, time).run_key for time in local}) == 4
+        assert len({tick(forecast_hourly, time).run_key for time in local}) == 4
+
+
+def test_the_same_tick_twice_has_the_same_key() -> None:
+    at = datetime(2026, 3, 1, 3, 37, tzinfo=UTC)
+    assert tick(maintenance_daily, at).run_key == tick(maintenance_daily, at).run_key == "maintenance:2026-03-01"
+
+
+def test_declarations_fire_once_per_change_and_also_when_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GREENOPS_OPS_DIR", str(tmp_path))
+    file = tmp_path / "regions.yaml"
+
+    def evaluate(cursor: str | None) -> tuple[int, str | None]:
+        with dg.build_sensor_context(cursor=cursor, definitions=defs) as context:
+            found = declarations_changed.evaluate_tick(context)
+            return len(found.run_requests or []), found.cursor
+
+    file.write_text("a: 1\n")
+    count, first = evaluate(None)
+    assert count == 1
+    assert evaluate(first) == (0, first)
+    file.write_text("a: 2\n")
+    count, second = evaluate(first)
+    assert count == 1
+    assert second != first
+    file.write_text("a: 1\n")
+    assert evaluate(second) == (1, first)
+
+
+def requested(instance: dg.DagsterInstance, cursor: object = None) -> tuple[set[str], object]:
+    result = dg.evaluate_automation_conditions(defs=defs, instance=instance, cursor=cursor)
+    keys = {r.key.to_user_string() for r in result.results if not r.true_subset.is_empty and hasattr(r.key, "path")}
+    return keys, result.cursor
+
+
+def test_marts_warehouse_and_reports_follow_a_new_day_of_intensity(world: World) -> None:
+    found, cursor = requested(world.instance)
+    found, cursor = requested(world.instance, cursor)
+    assert found == set()
+    materialise(world.instance, [dg.AssetKey(["carbon", "intensity"])], world.last, world.last)
+    found, cursor = requested(world.instance, cursor)
+    assert found == {*MARTS, "lake/warehouse", "report/scorecard", "report/carbon"}
+    found, _ = requested(world.instance, cursor)
+    assert found == set()
+
+
+def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:
+    lake = world.lake()
+    results = next(t for t in lake.tables if t.name == "check_results")
+    files = len(lake.files(results))
+    rows = lake.query("select count(*) as n from check_results")["n"][0].as_py()
+    assert files >= 4
+    resources = {"platform": defs.resources["platform"]}
+    done = maintenance.execute_in_process(
+        instance=world.instance,
+        resources=resources,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    assert done.success
+    assert lake.query("select count(*) as n from check_results")["n"][0].as_py() == rows
+    assert len(lake.files(results)) == files + 1
+
+
+def test_a_carbon_provider_that_cannot_be_asked_fails_without_retry(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GREENOPS_CARBON_PROVIDER", "file")
+    monkeypatch.setenv("GREENOPS_CARBON_PATH", str(world.home / "nothing.csv"))
+    result = materialise(
+        world.instance, [dg.AssetKey(["carbon", "intensity"])], world.first, world.first, raise_on_error=False
+    )
+    assert not result.success
+    assert not [e for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
+    message = next(e for e in result.all_events if e.event_type_value == "STEP_FAILURE").step_failure_data.error
+    assert "GREENOPS_CARBON_PATH: no file matches" in message.to_string()
+    monkeypatch.undo()
+    assert wiring.lake(load_settings()) is not None

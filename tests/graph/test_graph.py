@@ -1,0 +1,76 @@
+"""The graph as a stranger sees it: nothing without group, owner, description and check; edges as declared."""
+
+import dagster as dg
+import pytest
+
+from greenops_pipelines.definitions import defs
+
+GRAPH = defs.resolve_asset_graph()
+ASSETS = sorted(GRAPH.materializable_asset_keys)
+
+EDGES = """
+carbon/coverage_daily <- carbon/emissions_hourly
+carbon/emission_factors <-
+carbon/emissions_daily <- carbon/emissions_hourly
+carbon/emissions_hourly <- carbon/emission_factors carbon/intensity carbon/usage ops/regions ops/tenants
+carbon/forecast <- ops/regions
+carbon/intensity <- ops/regions
+carbon/sci_daily <- carbon/emissions_hourly
+carbon/usage <- ops/regions ops/tenants
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/forecast carbon/sci_daily
+ops/regions <-
+ops/tenants <- ops/regions
+report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily report/scorecard
+report/scorecard <- lake/warehouse
+"""
+
+
+def name(key: dg.AssetKey) -> str:
+    return key.to_user_string()
+
+
+def test_edges_are_as_declared() -> None:
+    found = [f"{name(k)} <- {' '.join(sorted(map(name, GRAPH.get(k).parent_keys)))}".rstrip() for k in ASSETS]
+    assert found == [line.rstrip() for line in EDGES.strip().splitlines()]
+
+
+@pytest.mark.parametrize("key", ASSETS, ids=name)
+def test_every_asset_says_what_it_is(key: dg.AssetKey) -> None:
+    node = GRAPH.get(key)
+    assert node.group_name == key.path[0]
+    assert [owner for owner in node.owners if owner.startswith("team:")]
+    assert len(node.description or "") > 30
+    assert node.kinds
+    assert node.code_version
+    assert GRAPH.get_check_keys_for_assets({key})
+
+
+def test_every_check_says_what_it_promises() -> None:
+    silent = [k.to_user_string() for k in GRAPH.asset_check_keys if not GRAPH.get_check_spec(k).description]
+    assert silent == []
+
+
+def test_every_table_has_a_blocking_schema_check() -> None:
+    tables = [k for k in ASSETS if k.path[0] not in {"lake", "report"}]
+    for key in tables:
+        assert GRAPH.get_check_spec(dg.AssetCheckKey(key, "schema")).blocking, name(key)
+
+
+def test_what_fires_is_running_by_default_and_described() -> None:
+    repository = defs.get_repository_def()
+    schedules = {s.name: s for s in repository.schedule_defs}
+    sensors = {s.name: s for s in repository.sensor_defs}
+    assert set(schedules) == {"carbon_hourly", "forecast_hourly", "maintenance_daily"}
+    assert set(sensors) == {"assets_follow_inputs", "declarations_changed"}
+    assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
+    assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
+    assert all(s.description for s in [*schedules.values(), *sensors.values()])
+    assert {s.execution_timezone for s in schedules.values()} == {"UTC"}
+
+
+def test_every_asset_is_reached_by_a_schedule_a_sensor_or_a_condition() -> None:
+    repository = defs.get_repository_def()
+    targeted: set[dg.AssetKey] = set()
+    for job in repository.get_all_jobs():
+        targeted |= job.asset_layer.executable_asset_keys if not job.name.startswith("__") else set()
+    assert [name(k) for k in ASSETS if k not in targeted and GRAPH.get(k).automation_condition is None] == []
