@@ -203,7 +203,14 @@ def _counted(outcome: Fetched, points: pa.Table | None, fresh: pa.Table, revised
 
 
 def _record(
-    lake: Lake, provider: str, kind: str, outcomes: list[Fetched], start: datetime, end: datetime, run_id: str, now: datetime
+    lake: Lake,
+    provider: str,
+    kind: str,
+    outcomes: list[Fetched],
+    start: datetime,
+    end: datetime,
+    run_id: str,
+    now: datetime,
 ) -> None:
     day = now.astimezone(UTC).date()
     rows = [

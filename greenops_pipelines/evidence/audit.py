@@ -6,15 +6,15 @@ log that needs it has lost its worth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from greenops_pipelines.errors import ObjectMissing
+from greenops_pipelines.errors import ObjectMissing, PermanentError
 from greenops_pipelines.evidence import merkle
 from greenops_pipelines.evidence.archive import key
 from greenops_pipelines.evidence.checkpoint import Checkpoint, LogVerifier
-from greenops_pipelines.evidence.log import CLOCK_TOLERANCE, Log, LogBroken
+from greenops_pipelines.evidence.log import CLOCK_TOLERANCE, Log
 from greenops_pipelines.evidence.publication import Place, folder
 from greenops_pipelines.evidence.report import Finding, Trust
 from greenops_pipelines.evidence.statement import Entry, time_of
@@ -39,10 +39,10 @@ class Audit:
 class _Walk:
     """One pass over the log, keeping O(log n) hashes: the roots of the complete subtrees at the right edge."""
 
-    def __init__(self, store: ObjectStore, verifier: LogVerifier, sizes: set[int]) -> None:
+    def __init__(self, store: ObjectStore, verifier: LogVerifier) -> None:
         self._store = store
         self._verifier = verifier
-        self._sizes = sizes
+        self.sizes: set[int] = set()
         self._edge: list[tuple[int, bytes]] = []
         self.checkpoints: dict[int, Checkpoint] = {}
         self._newest = datetime(1970, 1, 2, tzinfo=UTC)
@@ -65,7 +65,7 @@ class _Walk:
         while self._edge and self._edge[-1][0] == level:
             level, node = level + 1, merkle.node_hash(self._edge.pop()[1], node)
         self._edge.append((level, node))
-        if index + 1 in self._sizes:
+        if index + 1 in self.sizes:
             self._compare(index + 1)
 
     def _compare(self, size: int) -> None:
@@ -78,24 +78,28 @@ class _Walk:
         self.checkpoints[size] = found
 
 
-def audit(store: ObjectStore, log: Log, trust: Trust, place: Place | None, waiting: set[str]) -> Audit:
-    """Everything about the log in `store`. `waiting` are bundles that are logged perhaps, and not filed yet."""
+def audit(
+    store: ObjectStore, log: Log, trust: Trust, place: Place | None, waiting: Callable[[], Collection[str]]
+) -> Audit:
+    """Everything about the log in `store`, which may grow meanwhile.
+
+    `waiting` gives the bundles of this home that are logged perhaps, and not filed yet. One that another host has just
+    logged, and files next, is missed like one that is gone: ask again.
+    """
     findings: list[Finding] = []
-    sizes = {
-        int(name.removeprefix("log/checkpoint/").replace("x", "").replace("/", ""))
-        for name in store.list("log/checkpoint/")
-    }
-    walk = _Walk(store, log.verifier, sizes)
-    filed = {name.rpartition("/")[2].removesuffix(".tar") for name in store.list("bundles/")}
+    walk = _Walk(store, log.verifier)
+    filed: set[str] = set()
     size = 0
 
     def entries() -> str:
         nonlocal size
+        for name in store.list("log/checkpoint/"):
+            walk.sizes.add(int(name.removeprefix("log/checkpoint/").replace("x", "").replace("/", "")))
         size = log.size()
         for index in range(size):
             walk.add(index)
-        if sizes and max(sizes) > size:
-            raise ValueError(f"checkpoint {max(sizes):,} is over more than the {size:,} entries found: truncated")
+        if (last := max(walk.sizes, default=0)) > size:
+            raise ValueError(f"checkpoint {last:,} is over more than the {size:,} entries found: truncated")
         return f"{size:,} entries, {len(walk.checkpoints):,} checkpoints"
 
     def history() -> str:
@@ -103,7 +107,12 @@ def audit(store: ObjectStore, log: Log, trust: Trust, place: Place | None, waiti
         return f"continues {seen.size:,} entries seen by this home" if seen else "nothing seen before"
 
     def bundles() -> str:
-        for bundle in sorted(walk.bundles - filed - waiting):
+        # In this order: a bundle is logged, waits, and is filed; then those filed since the walk are walked as well.
+        logged, waits = frozenset(walk.bundles), frozenset(waiting())
+        filed.update(name.rpartition("/")[2].removesuffix(".tar") for name in store.list("bundles/"))
+        for index in range(size, log.size()):
+            walk.add(index)
+        for bundle in sorted(logged - filed - waits):
             raise ValueError(f"{bundle} is logged, and not in the store")
         for bundle in sorted(filed - walk.bundles):
             raise ValueError(f"{bundle} is in the store, and not logged")
@@ -136,7 +145,7 @@ def audit(store: ObjectStore, log: Log, trust: Trust, place: Place | None, waiti
             findings.append(Finding(name, "passed", check()))
         except _Nothing as reason:
             findings.append(Finding(name, "absent", str(reason)))
-        except (ValueError, LogBroken) as error:
+        except (ValueError, PermanentError) as error:
             findings.append(Finding(name, "failed", str(error)))
     return Audit(size, len(filed), tuple(findings))
 

@@ -133,7 +133,7 @@ class Evidence:
         return verify(self.archive.get(bundle), trust, expected_id=bundle)
 
     def audit(self, trust: Trust) -> Audit:
-        return audit(self.store, self.log, trust, self.place, set(self.archive.waiting()))
+        return audit(self.store, self.log, trust, self.place, self.archive.waiting)
 
 
 def public_key(path: Path) -> PublicKey:

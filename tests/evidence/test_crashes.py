@@ -98,6 +98,11 @@ def test_two_writers_append_to_one_log(tmp_path: Path, shared_home: bool) -> Non
     if not shared_home:
         shutil.copytree(one / "keys", two / "keys")
     writers = [filer(home, 15, evidence_url=store) for home in (one, two)]
+    if shared_home:
+        audited = Evidence(settings(one, evidence_url=store))
+        while any(writer.poll() is None for writer in writers):
+            found = audited.audit(audited.trust())
+            assert found.ok, found.findings
     acknowledged = [line for writer in writers for line in said(writer) if not line.startswith("steps")]
     assert len(acknowledged) == 30
     for home in (one, two):

@@ -288,3 +288,12 @@ def test_an_audit_names_a_bundle_that_is_gone_replayed_or_broken(
     paths[two].write_bytes(good)
     paths[two].with_name("20260101T000000Z-0000000000000000.tar").write_bytes(good)
     assert said() == "20260101T000000Z-0000000000000000 is in the store, and not logged"
+
+
+def test_an_audit_names_what_does_not_belong_into_the_store(evidence: Evidence) -> None:
+    filed(evidence)
+    evidence.store.put("bundles/notes.txt", b"hello")
+    evidence.store.put("log/checkpoint/latest", b"hello")
+    failed = {f.property: f.detail for f in evidence.audit(evidence.trust()).findings if f.state == "failed"}
+    assert failed["bundles"] == "notes.txt is in the store, and not logged"
+    assert "latest" in failed["log"]

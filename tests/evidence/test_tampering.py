@@ -32,7 +32,8 @@ from greenops_pipelines.evidence import bundle as form
 from greenops_pipelines.evidence import canonical, merkle, signing, statement
 from greenops_pipelines.evidence.bundle import Bundle
 from greenops_pipelines.evidence.checkpoint import LogKey, LogVerifier, Proof, read_proof
-from greenops_pipelines.evidence.keys import FileSigner
+from greenops_pipelines.evidence.gpg import Gpg
+from greenops_pipelines.evidence.keys import FileSigner, Keys
 from greenops_pipelines.evidence.report import Trust
 from greenops_pipelines.evidence.signing import PublicKey
 from greenops_pipelines.evidence.verify import verify
@@ -533,6 +534,33 @@ def test_a_clock_that_was_set_back_shows(signed: str, logged: str, now: str, sai
     assert said in report.summary
 
 
+def resigned(parts: Parts, specimens: Specimens) -> list[str]:
+    """What is said of parts that the signer himself, with his right key, made inconsistent."""
+    signer = specimens.evidence.keys.signer()
+    assert isinstance(signer, FileSigner)
+    sign_anew(parts, signer)
+    return verify(tar(parts, specimens.plain.id), specimens.evidence.trust()).failed
+
+
+def test_the_signers_own_contradictions_are_no_excuse(specimens: Specimens, tmp_path: Path) -> None:
+    parts = dict(specimens.plain.parts) | {form.LOG_KEY: FORGERS_LOG.verifier.vkey.encode()}
+    assert resigned(parts, specimens)[:2] == ["log entry", "checkpoint"]
+    stranger = Gpg(Keys(tmp_path / "keys"))
+    parts = dict(specimens.one.parts) | {form.GPG_KEY: stranger.public}
+    signer = specimens.evidence.keys.signer()
+    assert isinstance(signer, FileSigner)
+    sign_anew(parts, signer)
+    parts[form.GPG_SIGNATURE] = stranger.sign(parts[form.STATEMENT])
+    report = verify(tar(parts, specimens.one.id), specimens.evidence.trust())
+    assert report.summary.startswith(f"gpg: it is by the key {stranger.fingerprint}, stated is ")
+
+
+def test_a_checkpoint_of_another_log_is_called_that(specimens: Specimens) -> None:
+    parts = dict(specimens.one.parts) | {form.PROOF: specimens.foreign.parts[form.PROOF]}
+    report = verify(tar(parts, specimens.one.id), specimens.evidence.trust())
+    assert report.summary.startswith("checkpoint: a checkpoint of another log: found ")
+
+
 @pytest.fixture(scope="module")
 def fuzzed(specimens: Specimens) -> tuple[bytes, Bundle, PublicKey]:
     [key] = specimens.evidence.trust().keys
@@ -562,7 +590,7 @@ def mutated(data: bytes, draw: st.DataObject) -> bytes:
 
 
 FUZZ = budget(
-    max_examples=int(os.environ.get("GREENOPS_FUZZ_EXAMPLES", "700")),
+    max_examples=int(os.environ.get("GREENOPS_FUZZ_EXAMPLES", "2500")),
     derandomize=True,
     deadline=None,
     phases=(Phase.generate,),

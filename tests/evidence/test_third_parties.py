@@ -100,6 +100,22 @@ def test_securesystemslib_verifies_the_envelope_and_refuses_another_payload(fold
         Envelope.from_dict(document).verify([key], 1)
 
 
+def documented(folder: Path, *programs: str) -> list[str]:
+    """The commands of docs/evidence.md that an auditor is told to type, each on one line."""
+    text = (Path(__file__).parents[2] / "docs/evidence.md").read_text(encoding="utf-8").replace(" \\\n", " ")
+    block = text.split("tar xf ID.tar && cd ID\n")[1].split("```")[0]
+    shutil.copy(folder / "keys/evidence.pub", folder.parent / "evidence.pub")
+    return [line for line in block.splitlines() if line.startswith(programs)]
+
+
+def test_the_documented_commands_work(folder: Path) -> None:
+    commands = documented(folder, "openssl", "gpgv", "python3")
+    assert len(commands) == 4
+    for command in commands:
+        done = run("bash", "-o", "pipefail", "-c", command, cwd=folder)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+
 @pytest.mark.real
 def test_npm_sigstore_verifies_the_bundle_and_refuses_another_payload(folder: Path) -> None:
     home = tools() / "sigstore-js"
@@ -144,5 +160,8 @@ def test_cosign_verifies_every_file_of_the_bundle_and_refuses_another(folder: Pa
         cosign, "verify-blob-attestation", *options, "--type", predicate, "manifest.json", cwd=folder, env=env
     )
     assert attested.returncode == 0, attested.stderr
+    for command in documented(folder, "cosign"):
+        done = run("bash", "-c", command.replace("cosign", cosign, 1), cwd=folder, env=env)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
     spoil(folder / "files/scorecard.json")
     assert run(cosign, "verify-blob", *options, "files/scorecard.json", cwd=folder, env=env).returncode != 0
