@@ -6,13 +6,17 @@ zombie where no init reaps.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from greenops_pipelines.errors import ConfigurationError, PermanentError
@@ -21,6 +25,7 @@ from greenops_pipelines.process.child import Child, base_environment
 
 _USER_ID = "greenops-pipelines evidence"
 _SECONDS = 60.0
+_ABANDONED_SECONDS = 3600
 _MAX_HOME = 70
 """The agent's socket lies in GnuPG's home, and a socket's path may have 107 bytes."""
 
@@ -51,8 +56,8 @@ class Gpg:
     def sign(self, data: bytes) -> bytes:
         """An armoured detached signature."""
         self._prepare()
-        with tempfile.TemporaryDirectory(prefix="greenops-gpg-") as scratch:
-            message, signature = Path(scratch) / "message", Path(scratch) / "message.asc"
+        with self._scratch() as scratch:
+            message, signature = scratch / "message", scratch / "message.asc"
             message.write_bytes(data)
             self._run(
                 [
@@ -88,8 +93,8 @@ class Gpg:
             if noted.exists() and noted.read_text().strip() != found[0]:
                 raise ConfigurationError(f"{home}: found the key {found[0]}, allowed: the one in {noted.name}")
             noted.write_text(found[0] + "\n")
-            with tempfile.TemporaryDirectory(prefix="greenops-gpg-") as scratch:
-                exported = Path(scratch) / "key"
+            with self._scratch() as scratch:
+                exported = scratch / "key"
                 self._run(["--output", str(exported), "--export", found[0]])
                 self._public = exported.read_bytes()
             self._fingerprint = found[0]
@@ -99,20 +104,43 @@ class Gpg:
         return re.findall(r"^sec:[^\n]*\nfpr:::::::::([0-9A-F]{40}):", listing, re.MULTILINE)
 
     def _run(self, args: Sequence[str]) -> bytes:
-        """What gpg printed, on either stream; raises `PermanentError` where it failed."""
-        with (
-            _short(self._keys.folder / "gnupg") as home,
-            tempfile.TemporaryDirectory(prefix="greenops-gpg-") as scratch,
-        ):
-            log = Path(scratch) / "log"
-            environment = base_environment() | {"GNUPGHOME": str(home), "LC_ALL": "C"}
+        """What gpg printed, on either stream; raises `PermanentError` where it failed.
+
+        One gpg at a time: the guard of the first to end would take the agent from under the others. Tried again,
+        because a filer that was killed may leave an agent that is just going.
+        """
+        descriptor = os.open(self._keys.folder / ".gpg.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for pause in (0.2, 1.0, 0.0):
+                code, output = self._run_once(args)
+                if code == 0:
+                    return output
+                time.sleep(pause)
+        finally:
+            os.close(descriptor)
+        raise PermanentError(f"gpg: exited with {code}: {output.decode('utf-8', 'replace').strip()[-400:]}")
+
+    def _run_once(self, args: Sequence[str]) -> tuple[int, bytes]:
+        with self._scratch() as scratch:
+            log = scratch / "log"
+            environment = base_environment() | {"GNUPGHOME": str(_short(self._keys.folder / "gnupg")), "LC_ALL": "C"}
             command = ["gpg", "--batch", "--no-tty", "--yes", "--quiet", "--pinentry-mode", "loopback", *args]
             with Child.start(command, log=log, env=environment, install="the Debian package gnupg") as child:
                 code = child.wait(_SECONDS)
-            output = log.read_bytes()
-        if code:
-            raise PermanentError(f"gpg: exited with {code}: {output.decode('utf-8', 'replace').strip()[-400:]}")
-        return output
+            return code, log.read_bytes()
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A folder beside the keys, gone afterwards; what killed filers left there goes after an hour."""
+        above = self._keys.folder / "scratch"
+        above.mkdir(mode=0o700, exist_ok=True)
+        for left in above.iterdir():
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                    shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=above) as folder:
+            yield Path(folder)
 
 
 def check(signature: bytes, data: bytes, public: bytes, fingerprint: str) -> str:
@@ -149,13 +177,21 @@ def check(signature: bytes, data: bytes, public: bytes, fingerprint: str) -> str
     return str(valid[0][1])
 
 
-@contextmanager
-def _short(home: Path) -> Iterator[Path]:
-    """The folder itself, or a short link to it where a socket in it would have too long a name."""
+def _short(home: Path) -> Path:
+    """The folder itself, or a short link to it where a socket in it would have too long a name. The link stays."""
     if len(os.fsencode(home)) <= _MAX_HOME:
-        yield home
-        return
-    with tempfile.TemporaryDirectory(prefix="gg", dir="/tmp") as folder:
-        link = Path(folder) / "h"
+        return home
+    name = hashlib.sha256(os.fsencode(home)).hexdigest()[:16]
+    folder = Path(f"/tmp/greenops-{os.geteuid()}-{name}")  # noqa: S108 - short is the point; its owner is checked
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise ConfigurationError(
+            f"{folder}: found something of another user's in the way; remove it, or shorten {home}"
+        )
+    link = folder / "h"
+    with suppress(FileExistsError):
         link.symlink_to(home)
-        yield link
+    if link.readlink() != home:
+        raise ConfigurationError(f"{link}: found a link to {link.readlink()}, allowed: {home}; remove it")
+    return link
