@@ -1,6 +1,6 @@
 """Tables -> DuckDB views: for `warehouse.duckdb`, for in-memory connections, and for dbt's scratch file.
 
-`warehouse.duckdb` holds views only. It is built under a temporary name and swapped by `os.replace`, so that
+`warehouse.duckdb` holds views only, over the files that count when it is built. It is built under a temporary name and swapped by `os.replace`, so that
 ad-hoc SQL may hold it open for ever and no run waits for a lock. Per table:
 
 - SNAPSHOT and LOG: a view of its own name.
@@ -20,6 +20,7 @@ import duckdb
 from greenops_pipelines.lake.schema import Column, Kind, Table
 from greenops_pipelines.lake.storage import Storage, sweep, temporary_path, url
 from greenops_pipelines.lake.types import to_duckdb
+from greenops_pipelines.lake.versions import current
 
 Selections = Mapping[str, Mapping[str, str]]
 """Table name -> column -> configured value."""
@@ -35,9 +36,17 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def statements(tables: Iterable[Table], storage: Storage, selections: Selections, schema: str = "main") -> list[str]:
-    """The DDL of all views; the same for the same declarations, selections and set of tables with files."""
-    return [ddl for table in tables for ddl in _views(table, storage, selections.get(table.name, {}), schema)]
+def statements(
+    tables: Iterable[Table],
+    storage: Storage,
+    selections: Selections,
+    schema: str = "main",
+    *,
+    with_comments: bool = True,
+) -> list[str]:
+    """The DDL of all views; the same for the same declarations, selections and files that count."""
+    found = [ddl for table in tables for ddl in _views(table, storage, selections.get(table.name, {}), schema)]
+    return found if with_comments else [ddl for ddl in found if not ddl.startswith("comment on ")]
 
 
 def _views(table: Table, storage: Storage, selection: Mapping[str, str], schema: str) -> list[str]:
@@ -91,12 +100,17 @@ def _rows(table: Table, storage: Storage) -> str:
     """All stored rows. The typed empty relation in front gives order, types, and columns that older files lack."""
     typed = ", ".join(f"null::{to_duckdb(c.type)} as {identifier(c.name)}" for c in table.columns)
     empty = f"select {typed} where false"
-    if not storage.has(table.glob):
+    if table.kind is Kind.SNAPSHOT:
+        paths = current(table, storage.glob(table.glob))
+        source = f"[{', '.join(quoted(url(storage, path)) for path in paths)}]" if paths else ""
+    else:
+        source = quoted(url(storage, table.glob)) if storage.has(table.glob) else ""
+    if not source:
         return empty
     types = {c.name: to_duckdb(c.type) for c in table.columns}
     hive = ", ".join(f"{quoted(k)}: {types[k]}" for k in table.partition_by)
     partitions = f", hive_partitioning = true, hive_types = {{{hive}}}" if hive else ", hive_partitioning = false"
-    files = f"read_parquet({quoted(url(storage, table.glob))}, union_by_name = true{partitions})"
+    files = f"read_parquet({source}, union_by_name = true{partitions})"
     names = ", ".join(identifier(c.name) for c in table.columns)
     return f"select {names} from ({empty} union all by name select * from {files})"
 

@@ -12,17 +12,17 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from greenops_pipelines.lake import parquet
+from greenops_pipelines.lake import parquet, versions
 from greenops_pipelines.lake.catalog import identifier
 from greenops_pipelines.lake.lake import Lake
 from greenops_pipelines.lake.schema import Kind, Table
 from greenops_pipelines.lake.storage import url
+from greenops_pipelines.lake.versions import GRACE_SECONDS
 
 COMPACTS_KEY = b"greenops.compacts"
-GRACE_SECONDS = 3600.0
-"""Longest query a reader may run over files that are about to go."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,26 @@ class Compacted:
 
 
 def compact(lake: Lake, table: Table, at_least: int = 4, grace_seconds: float = GRACE_SECONDS) -> Compacted:
-    """One pass over all partitions that hold `at_least` files. SNAPSHOT tables have one file anyway."""
+    """One pass over all partitions that hold `at_least` files; of a SNAPSHOT table superseded versions go."""
     if table.kind is Kind.SNAPSHOT:
-        return Compacted(0, 0, 0)
+        listed = versions.by_folder(lake.storage.glob(table.glob)).values()
+        gone = [path for found in listed for path in versions.superseded(lake.storage, found, grace_seconds)]
+        for path in gone:
+            lake.storage.remove(path)
+        return Compacted(0, 0, len(gone))
     folders: dict[str, list[str]] = defaultdict(list)
     for path in lake.files(table):
         folders[path.rpartition("/")[0]].append(path)
     partitions = merged = removed = 0
     for folder, paths in folders.items():
-        superseded = _superseded(lake, paths, grace_seconds)
-        for path in superseded:
+        replaced = {path: _replaced_by(lake, path) for path in paths if _is_compact(path)}
+        ripe = [path for path in replaced if lake.storage.age_seconds(path) >= grace_seconds]
+        superseded = set(paths) & set().union(*(replaced[path] for path in ripe))
+        # Compacted files last: killed in between, what is left of theirs is still known to be replaced.
+        for path in sorted(superseded, key=_is_compact):
             lake.storage.remove(path)
         removed += len(superseded)
-        live = [path for path in paths if path not in superseded and path not in _listed(lake, paths)]
+        live = [path for path in paths if not any(path in listed for listed in replaced.values())]
         if len(live) >= at_least:
             _merge(lake, table, folder, live)
             partitions += 1
@@ -72,20 +79,10 @@ def _merge(lake: Lake, table: Table, folder: str, paths: list[str]) -> None:
     )
 
 
-def _superseded(lake: Lake, paths: list[str], grace_seconds: float) -> set[str]:
-    """Files that a compacted file, itself older than the grace, has replaced."""
-    ripe = [p for p in paths if _is_compact(p) and lake.storage.age_seconds(p) >= grace_seconds]
-    return _listed(lake, ripe) & set(paths)
-
-
-def _listed(lake: Lake, paths: list[str]) -> set[str]:
-    import pyarrow as pa
-
-    found: set[str] = set()
-    for path in filter(_is_compact, paths):
-        metadata = pq.read_schema(pa.BufferReader(lake.storage.read_bytes(path))).metadata or {}
-        found.update(json.loads(metadata.get(COMPACTS_KEY, b"[]")))
-    return found
+def _replaced_by(lake: Lake, path: str) -> set[str]:
+    """The files that a compacted file holds the rows of."""
+    metadata = pq.read_schema(pa.BufferReader(lake.storage.read_bytes(path))).metadata or {}
+    return set(json.loads(metadata.get(COMPACTS_KEY, b"[]")))
 
 
 def _is_compact(path: str) -> bool:

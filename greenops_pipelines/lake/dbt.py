@@ -297,7 +297,9 @@ class Project:
             for mart in self.marts:
                 if mart.table.name in select:
                     rows = connection.sql(f"from main.{catalog.identifier(mart.table.name)}").to_arrow_table()
-                    published[mart.table.name] = lake.write(mart.table, rows)
+                    published[mart.table.name] = lake.write(mart.table, rows, refresh=False)
+        # Readers see all marts change at once.
+        lake.refresh()
         return published
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from greenops_pipelines.errors import SchemaViolation
-from greenops_pipelines.lake import catalog, parquet
+from greenops_pipelines.lake import catalog, parquet, versions
 from greenops_pipelines.lake.schema import Kind, Table
 from greenops_pipelines.lake.storage import Storage, url
 
@@ -70,10 +70,19 @@ class Lake:
 
     # Writing
 
-    def write(self, table: Table, rows: pa.Table, partitions: Iterable[Mapping[str, PartitionValue]] = ()) -> Written:
+    def write(
+        self,
+        table: Table,
+        rows: pa.Table,
+        partitions: Iterable[Mapping[str, PartitionValue]] = (),
+        *,
+        refresh: bool = True,
+    ) -> Written:
         """Replace partitions of a SNAPSHOT table: those in `rows`, and those named in `partitions`.
 
-        A named partition without rows becomes empty: what was there before is gone, as after any replacement.
+        A named partition without rows becomes empty: what was there before is gone, as after any replacement. Rows
+        that are there already are not written again. Readers of the warehouse see all partitions change at once,
+        with its refresh; `refresh=False` leaves that to the caller, who has more tables to write.
         Raises `SchemaViolation` before anything is written.
         """
         if table.kind is not Kind.SNAPSHOT:
@@ -83,7 +92,24 @@ class Lake:
             parts.setdefault(_folder(table, named), table.schema.empty_table())
         if not table.partition_by:
             parts = parts or {table.path: table.schema.empty_table()}
-        return self._publish(table, {f"{folder}/data.parquet": part for folder, part in parts.items()})
+        there = versions.by_folder(self.storage.glob(table.glob))
+        paths, digests, size, is_changed = [], [], 0, False
+        for folder, part in parts.items():
+            known, sha256 = there.get(folder, []), parquet.digest(part)
+            if known and versions.holds(known[-1], sha256):
+                path = known[-1]
+                self.storage.tidy(folder)
+            else:
+                path = f"{folder}/{versions.file_name(versions.version_of(known[-1]) + 1 if known else 1, sha256)}"
+                size += self._publish(table, path, part, sha256)
+                is_changed = True
+            for old in versions.superseded(self.storage, known):
+                self.storage.remove(old)
+            paths.append(path)
+            digests.append(sha256)
+        if is_changed and refresh:
+            self.refresh()
+        return Written(table, sum(part.num_rows for part in parts.values()), tuple(paths), size, tuple(digests))
 
     def append(self, table: Table, rows: pa.Table, at: datetime, run_id: str) -> Written:
         """Add rows to a LOG or REVISED table as one new file per partition; no rows write no file.
@@ -95,28 +121,26 @@ class Lake:
         if at.tzinfo is None:
             raise SchemaViolation(f"{table.path}: append at {at}: found a time without a zone, allowed: UTC")
         stamp = at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        parts = dict(_split(table, parquet.conform(table, rows)))
         run = "".join(c for c in run_id if c.isalnum())[:12] or "none"
-        return self._publish(
-            table,
-            {f"{folder}/{stamp}-{run}-{parquet.digest(part)[:12]}.parquet": part for folder, part in parts.items()},
-        )
-
-    def _publish(self, table: Table, files: Mapping[str, pa.Table]) -> Written:
         is_first = not self.storage.has(table.glob)
-        size, digests = 0, []
-        for path, rows in files.items():
-            sha256 = parquet.digest(rows)
-            size += self.storage.publish(path, functools.partial(parquet.write, table=table, rows=rows, sha256=sha256))
+        paths, digests, size = [], [], 0
+        for folder, part in _split(table, parquet.conform(table, rows)):
+            sha256 = parquet.digest(part)
+            path = f"{folder}/{stamp}-{run}-{sha256[:12]}.parquet"
+            size += self._publish(table, path, part, sha256)
+            paths.append(path)
             digests.append(sha256)
-        if is_first and files:
+        if is_first and paths:
             self.refresh()
-        return Written(table, sum(rows.num_rows for rows in files.values()), tuple(files), size, tuple(digests))
+        return Written(table, rows.num_rows, tuple(paths), size, tuple(digests))
+
+    def _publish(self, table: Table, path: str, rows: pa.Table, sha256: str) -> int:
+        return self.storage.publish(path, functools.partial(parquet.write, table=table, rows=rows, sha256=sha256))
 
     # Reading
 
     def files(self, table: Table, where: Mapping[str, PartitionValue | tuple[date, date]] | None = None) -> list[str]:
-        """Paths of a table's files, pruned by partition: a value, or an inclusive range of days."""
+        """Paths of the files that count, pruned by partition: a value, or an inclusive range of days."""
         chosen = where or {}
         for key, value in chosen.items():
             if key not in table.partition_by:
@@ -131,7 +155,7 @@ class Lake:
             ]
             + ["*.parquet"]
         )
-        paths = self.storage.glob(pattern)
+        paths = versions.current(table, self.storage.glob(pattern))
         for key, value in chosen.items():
             if isinstance(value, tuple):
                 low, high = (f"/{key}={bound.isoformat()}/" for bound in value)
@@ -166,9 +190,15 @@ class Lake:
 
     def connect(self, names: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
         """An in-memory connection with the views of all tables, or of the named ones."""
-        wanted = None if names is None else set(names)
-        tables = [t for t in self.tables if wanted is None or t.name in wanted]
-        return catalog.connect(self.storage, catalog.statements(tables, self.storage, self.selections))
+        if names is None:
+            tables = self.tables
+        else:
+            wanted = set(names)
+            # dbt's manifest is read only where a mart is asked for.
+            known = self._declared if wanted <= {t.name for t in self._declared} else self.tables
+            tables = tuple(t for t in known if t.name in wanted)
+        ddl = catalog.statements(tables, self.storage, self.selections, with_comments=False)
+        return catalog.connect(self.storage, ddl)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> pa.Table:
         """The result of one statement over all views."""

@@ -63,6 +63,7 @@ def run(warehouse: Path, storage: Storage, sql: str) -> pa.Table:
     check(sql)
     if not warehouse.exists():
         raise BadInput(f"{warehouse.name}: not there yet; `greenops run` makes it")
+
     try:
         with catalog.opened(warehouse) as connection:
             storage.register(connection)

@@ -18,7 +18,7 @@ class Kind(StrEnum):
     """What a second write to the same partition means."""
 
     SNAPSHOT = "snapshot"
-    """The partition is replaced: `data.parquet`."""
+    """The partition is replaced: its newest version counts."""
     LOG = "log"
     """One more file per write; nothing is ever replaced. Events."""
     REVISED = "revised"

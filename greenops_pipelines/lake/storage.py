@@ -57,6 +57,10 @@ class Storage(Protocol):
         """Remove a file that a compaction has superseded. A missing one is fine."""
         ...
 
+    def tidy(self, folder: str) -> None:
+        """Remove what killed writers left in a folder; `publish` does so by itself."""
+        ...
+
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Teach a DuckDB connection to read from here."""
         ...
@@ -132,6 +136,9 @@ class LocalFolder:
     def remove(self, path: str) -> None:
         (self._folder / path).unlink(missing_ok=True)
 
+    def tidy(self, folder: str) -> None:
+        sweep(self._folder / folder)
+
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         """DuckDB reads local files by itself."""
 
@@ -169,14 +176,22 @@ class S3Bucket:
         write(buffer)
         size = buffer.tell()
         buffer.seek(0)
-        self._client.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=buffer)
+        with self._faults():
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + path, Body=buffer)
         return size
 
     def glob(self, pattern: str) -> list[str]:
-        return sorted(self._matching(pattern))
+        with self._faults():
+            return sorted(self._matching(pattern))
 
     def has(self, pattern: str) -> bool:
-        return next(self._matching(pattern), None) is not None
+        with self._faults():
+            return next(self._matching(pattern), None) is not None
+
+    def _faults(self) -> contextlib.AbstractContextManager[None]:
+        from greenops_pipelines.store.s3 import s3_faults
+
+        return s3_faults(self.root)
 
     def _matching(self, pattern: str) -> Any:
         parts = pattern.split("/")
@@ -192,15 +207,21 @@ class S3Bucket:
                     yield path
 
     def read_bytes(self, path: str) -> bytes:
-        body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"].read()
-        return body
+        with self._faults():
+            body: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + path)["Body"].read()
+            return body
 
     def age_seconds(self, path: str) -> float:
-        head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + path)
+        with self._faults():
+            head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + path)
         return time.time() - float(head["LastModified"].timestamp())
 
     def remove(self, path: str) -> None:
-        self._client.delete_object(Bucket=self._bucket, Key=self._prefix + path)
+        with self._faults():
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + path)
+
+    def tidy(self, folder: str) -> None:
+        """A PUT that was cut off leaves nothing."""
 
     def register(self, connection: duckdb.DuckDBPyConnection) -> None:
         from fsspec.implementations.arrow import ArrowFSWrapper

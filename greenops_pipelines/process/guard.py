@@ -130,7 +130,9 @@ class Guard:
 
     @staticmethod
     def _report(line: str) -> None:
-        os.write(sys.stdout.fileno(), f"{line}\n".encode())
+        # The caller may have been killed meanwhile: the program is ended then, but by us, and with its tree.
+        with suppress(BrokenPipeError):
+            os.write(sys.stdout.fileno(), f"{line}\n".encode())
         # The caller reads to the end; from here on only the program's output is wanted.
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

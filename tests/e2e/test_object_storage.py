@@ -36,7 +36,7 @@ def bucket(tmp_path: Path) -> Iterator[dict[str, str]]:
         endpoint_url=environment["GREENOPS_S3_ENDPOINT"],
         region_name="eu-central-1",
         aws_access_key_id="test",
-        aws_secret_access_key="test",
+        aws_secret_access_key="test",  # noqa: S106 - moto takes any
     )
     client.create_bucket(Bucket="obligations", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     yield environment

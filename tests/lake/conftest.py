@@ -69,8 +69,5 @@ def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3Bucket:
 @pytest.fixture(params=["folder", "s3"])
 def any_lake(request: pytest.FixtureRequest, home: Path) -> Lake:
     """The same lake on each storage."""
-    if request.param == "folder":
-        storage = LocalFolder(home / "lake")
-    else:
-        storage = request.getfixturevalue("bucket")
+    storage = LocalFolder(home / "lake") if request.param == "folder" else request.getfixturevalue("bucket")
     return Lake(storage, home / "warehouse.duckdb", SAMPLE, TABLES)
