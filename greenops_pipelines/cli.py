@@ -17,6 +17,7 @@ import typer
 
 from greenops_pipelines import __version__
 from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError
+from greenops_pipelines.evidence import commands as evidence
 from greenops_pipelines.settings import load_settings
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 carbon = typer.Typer(help="Carbon intensity.", no_args_is_help=True)
 app.add_typer(carbon, name="carbon")
+app.add_typer(evidence.app, name="evidence")
 
 # Click's class, or Typer's own copy of it: that depends on Typer's release.
 _UsageError: Any = typer.BadParameter.__base__

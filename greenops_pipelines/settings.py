@@ -51,6 +51,24 @@ class Settings(BaseSettings):
     usage_path: str = Field("", description="Resource usage as Parquet or CSV (file or glob); empty: sample usage")
     run_days: int = Field(35, ge=1, le=4000, description="Days that `greenops run` covers for live and sample sources")
 
+    evidence_url: str = Field(
+        "",
+        description="Write-once store for evidence: folder or s3://bucket/prefix; empty: in the lake's bucket, or HOME",
+    )
+    evidence_retention_days: int = Field(0, ge=0, description="Days that S3 Object Lock keeps evidence; 0: no lock")
+    evidence_lock_mode: Literal["GOVERNANCE", "COMPLIANCE"] = Field("GOVERNANCE", description="Mode of the Object Lock")
+    evidence_key: str = Field(
+        "", description="Signing key: file (PEM, ECDSA P-256) or KMS URI (awskms:...); empty: made in HOME/keys"
+    )
+    evidence_gpg: Literal["auto", "required", "off"] = Field("auto", description="Second signature, by GnuPG")
+    evidence_tsa_url: str = Field("", description="RFC 3161 time-stamping authority; empty: none")
+    evidence_tsa_ca: str = Field("", description="PEM file with the certificates that vouch for that authority")
+    evidence_checkpoints: str = Field(
+        "",
+        description="Second place for the log's checkpoints: folder, s3://bucket/prefix or git+<remote>; empty: none",
+    )
+    evidence_checkpoints_region: str = Field("", description="Region of that bucket; empty: GREENOPS_S3_REGION")
+
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI on 127.0.0.1")
     retention_days: int = Field(90, ge=1, description="Days that Dagster's run history is kept")
 

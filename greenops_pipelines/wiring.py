@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from greenops_pipelines.carbon.sources import selections
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.dbt import Project
 from greenops_pipelines.lake.storage import LocalFolder, S3Bucket, Storage
 from greenops_pipelines.lake.tables import DECLARED
 from greenops_pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from greenops_pipelines.evidence.opening import Evidence
 
 
 def storage(settings: Settings) -> Storage:
@@ -32,3 +37,11 @@ def lake(settings: Settings) -> Lake:
         DECLARED,
         marts=lambda: [mart.table for mart in project.marts],
     )
+
+
+def evidence(settings: Settings) -> Evidence:
+    """The evidence of this home: `.archive.file(...)`, `.verify(...)`."""
+    # Imported late: cryptography and the time-stamp reader cost every process that loads the graph 0.2 s.
+    from greenops_pipelines.evidence.opening import Evidence
+
+    return Evidence(settings)

@@ -54,6 +54,12 @@ def test_loading_the_example_gives_exactly_the_defaults(empty_folder: Path) -> N
         "s3_endpoint",
         "carbon_path",
         "carbon_base_url",
+        "evidence_url",
+        "evidence_key",
+        "evidence_tsa_url",
+        "evidence_tsa_ca",
+        "evidence_checkpoints",
+        "evidence_checkpoints_region",
         "usage_path",
     }
     assert unknown_variables() == {}
