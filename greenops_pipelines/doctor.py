@@ -90,13 +90,11 @@ def _dbt(settings: Settings) -> Finding:
 def _lake(settings: Settings) -> Finding:
     storage = wiring.storage(settings)
     if settings.lake_url:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         try:
             storage.has("bronze/*/*")
-        except (BotoCoreError, ClientError) as error:
+        except GreenopsError as error:
             advice = "check GREENOPS_LAKE_URL, GREENOPS_S3_ENDPOINT, GREENOPS_S3_REGION and AWS' own credentials"
-            return Finding("lake", "broken", f"{storage.root} does not answer: {error}", advice)
+            return Finding("lake", "broken", str(error), advice)
     return Finding("lake", "fine", storage.root)
 
 

@@ -10,6 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from hypothesis import settings as hypothesis_settings
+
+# A deadline per example fails where two workers share two cores with a webserver; the examples stay the same.
+hypothesis_settings.register_profile("patient", deadline=None)
+hypothesis_settings.load_profile("patient")
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
 

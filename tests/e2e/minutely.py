@@ -13,7 +13,10 @@ from sensors.carbon import INGEST, carbon_hourly
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
 )
-def carbon_minutely(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def carbon_minutely(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    # Once is enough: conditions wait while an input is being made, and here it would be most of the time.
+    if context.instance.get_runs_count(dg.RunsFilter(tags={"dagster/schedule_name": "carbon_minutely"})):
+        return dg.SkipReason("fired already")
     return carbon_hourly.evaluate_tick(context).run_requests[0]
 
 

@@ -82,7 +82,7 @@ def test_a_schedule_fires_and_the_marts_follow_on_their_own(site: Site) -> None:
     run = site.until(lambda: finished(site, dagster__schedule_name="carbon_minutely"), seconds=150)
     assert run["jobName"] == "carbon_ingest"
     site.until(lambda: finished(site, dagster__sensor_name="declarations_changed"), seconds=60)
-    site.until(lambda: (site.home / "reports" / "carbon.html").exists(), seconds=240)
+    site.until(lambda: (site.home / "reports" / "carbon.html").exists(), seconds=360)
     site.until(lambda: finished(site, dagster__sensor_name="assets_follow_inputs"), seconds=60)
     settings = load_settings()
     rows = query.run(
