@@ -5,7 +5,7 @@ import dagster as dg
 from assets.partitions import DAILY
 from assets.schemas import schema_check
 from greenops_pipelines.lake.tables import CARBON_FORECAST, CARBON_INTENSITY, EMISSION_FACTORS, RESOURCE_USAGE
-from greenops_pipelines.resources import Platform, checked, permanent_faults, written
+from greenops_pipelines.resources import Platform, permanent_faults, proven, written
 
 _OWNERS = ["team:sustainability"]
 _RETRY = dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
@@ -128,7 +128,8 @@ def completeness(context: dg.AssetCheckExecutionContext, platform: Platform) -> 
     """J2.1."""
     from greenops_pipelines.carbon import checks
 
-    return checked(context, platform, checks.completeness(platform.lake(), platform.carbon(), platform.zones()))
+    measurement = checks.completeness(platform.lake(), platform.carbon(), platform.zones())
+    return proven(context, platform, measurement, "J2.1", ["carbon_intensity"])
 
 
 @dg.asset_check(asset=["carbon", "intensity"], description="No zone is more than 3 hours behind.")
@@ -137,7 +138,7 @@ def freshness(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.
     from greenops_pipelines.carbon import checks
 
     measurement = checks.freshness(platform.lake(), platform.carbon(), platform.zones(), platform.now())
-    return checked(context, platform, measurement)
+    return proven(context, platform, measurement, "J2.1", ["carbon_intensity"])
 
 
 @dg.asset_check(
@@ -147,7 +148,8 @@ def estimated_share(context: dg.AssetCheckExecutionContext, platform: Platform) 
     """Estimates turn final within a day or two; a growing share means that a source has stopped measuring."""
     from greenops_pipelines.carbon import checks
 
-    return checked(context, platform, checks.estimated_share(platform.lake(), platform.now()))
+    measurement = checks.estimated_share(platform.lake(), platform.now())
+    return proven(context, platform, measurement, "J2.1", ["carbon_intensity"])
 
 
 @dg.asset_check(asset=["carbon", "forecast"], description="Every zone has a forecast of at least 24 hours.")
@@ -156,7 +158,7 @@ def horizon(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.As
     from greenops_pipelines.carbon import checks
 
     measurement = checks.forecast_horizon(platform.lake(), platform.carbon(), platform.zones(), platform.now())
-    return checked(context, platform, measurement)
+    return proven(context, platform, measurement, "J2.1", ["carbon_forecast"])
 
 
 @dg.asset_check(asset=["carbon", "usage"], description="No usage of a bound tenant lies outside its residency area.")
@@ -166,7 +168,8 @@ def residency(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.
     from greenops_pipelines.carbon.regions import regions_table, tenants_table
 
     declared = regions_table(platform.regions()), tenants_table(platform.tenants())
-    return checked(context, platform, checks.usage_residency(platform.lake(), *declared), dg.AssetCheckSeverity.ERROR)
+    measurement = checks.usage_residency(platform.lake(), *declared)
+    return proven(context, platform, measurement, "J2.3", ["resource_usage"], dg.AssetCheckSeverity.ERROR)
 
 
 ASSETS = [intensity, forecast, usage, emission_factors]

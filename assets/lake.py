@@ -34,7 +34,7 @@ def build(tables: Sequence[dg.AssetKey]) -> tuple[list[dg.AssetsDefinition], lis
             }
         )
 
-    @dg.asset_check(asset=["lake", "warehouse"], description="Every view answers a query.")
+    @dg.asset_check(asset=["lake", "warehouse"], blocking=True, description="Every view answers a query.")
     def views_answer(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
         """Opened as a person would: read-only, while runs may write."""
         from greenops_pipelines.lake.inspect import views_measurement

@@ -12,7 +12,7 @@ from assets.conditions import FOLLOW_INPUTS
 from assets.schemas import schema_check
 from greenops_pipelines.lake.dbt import Mart, Project
 from greenops_pipelines.measurement import Measurement
-from greenops_pipelines.resources import Platform, checked, checked_all, column_schema, written
+from greenops_pipelines.resources import Platform, checked_all, column_schema, proven, written
 
 
 def _spec(mart: Mart) -> dg.AssetSpec:
@@ -87,7 +87,7 @@ def coverage(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.A
     """J2.4."""
     from greenops_pipelines.carbon import checks
 
-    return checked(context, platform, checks.coverage(platform.lake()))
+    return proven(context, platform, checks.coverage(platform.lake()), "J2.4", ["emissions_hourly"])
 
 
 @dg.asset_check(
@@ -100,7 +100,9 @@ def energy_balance(context: dg.AssetCheckExecutionContext, platform: Platform) -
     """Nothing lost on the way, nothing counted twice."""
     from greenops_pipelines.carbon import checks
 
-    return checked(context, platform, checks.energy_balance(platform.lake()), dg.AssetCheckSeverity.ERROR)
+    measurement = checks.energy_balance(platform.lake())
+    reads = ["resource_usage", "emissions_hourly", "emissions_daily"]
+    return proven(context, platform, measurement, "J2.4", reads, dg.AssetCheckSeverity.ERROR)
 
 
 CHECKS = [coverage, energy_balance]

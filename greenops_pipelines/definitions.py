@@ -10,11 +10,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets import carbon, declarations, lake, marts, report
+from assets import carbon, declarations, evidence, lake, marts, report
 from greenops_pipelines import wiring
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
 from sensors import carbon as carbon_sensors
+from sensors import evidence as evidence_sensors
 from sensors import graph, maintenance
 
 
@@ -26,17 +27,18 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
     return dg.Definitions(
-        assets=[*tables, *lake_assets, *report.ASSETS],
+        assets=[*tables, *lake_assets, *evidence.ASSETS, *report.ASSETS],
         asset_checks=[
             *declarations.CHECKS,
             *carbon.CHECKS,
             *mart_checks,
             *marts.CHECKS,
             *lake_checks,
+            *evidence.CHECKS,
             *report.CHECKS,
         ],
-        jobs=[*carbon_sensors.JOBS, *graph.JOBS, *maintenance.JOBS],
-        schedules=[*carbon_sensors.SCHEDULES, *maintenance.SCHEDULES],
+        jobs=[*carbon_sensors.JOBS, *evidence_sensors.JOBS, *graph.JOBS, *maintenance.JOBS],
+        schedules=[*carbon_sensors.SCHEDULES, *evidence_sensors.SCHEDULES, *maintenance.SCHEDULES],
         sensors=graph.SENSORS,
         resources=resources or {"platform": Platform()},
         executor=dg.in_process_executor,

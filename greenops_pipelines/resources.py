@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from greenops_pipelines.carbon.provider import Provider
     from greenops_pipelines.carbon.regions import Region, Tenant
+    from greenops_pipelines.evidence.opening import Evidence
     from greenops_pipelines.lake import Lake, Table, Written
     from greenops_pipelines.lake.dbt import Project
 
@@ -39,6 +40,10 @@ class Platform(dg.ConfigurableResource[Any]):
     def lake(self) -> Lake:
         """The lake of the configured home."""
         return wiring.lake(self.settings())
+
+    def evidence(self) -> Evidence:
+        """The signed evidence of the configured home."""
+        return wiring.evidence(self.settings())
 
     def dbt(self) -> Project:
         """The SQL models."""
@@ -132,6 +137,24 @@ def checked(
     return checked_all(context, platform, [measurement], severity)[0]
 
 
+def proven(
+    context: Any,
+    platform: Platform,
+    measurement: Measurement,
+    control: str,
+    reads: Sequence[str],
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.WARN,
+) -> dg.AssetCheckResult:
+    """As `checked`, and filed as signed evidence for `control`, with the lake's files of the tables in `reads`."""
+    from greenops_pipelines.evidence.measured import prove
+    from greenops_pipelines.lake.results import record
+
+    lake, now = platform.lake(), platform.now()
+    proof = prove(platform.evidence().archive, lake, control, measurement, reads, now)
+    record(lake, [proof.measurement], context.run.run_id, now, proof.bundle)
+    return _result(proof.measurement, severity, {"evidence": proof.bundle or proof.state})
+
+
 def checked_all(
     context: Any, platform: Platform, measurements: Sequence[Measurement], severity: dg.AssetCheckSeverity
 ) -> list[dg.AssetCheckResult]:
@@ -142,7 +165,9 @@ def checked_all(
     return [_result(m, severity) for m in measurements]
 
 
-def _result(measurement: Measurement, severity: dg.AssetCheckSeverity) -> dg.AssetCheckResult:
+def _result(
+    measurement: Measurement, severity: dg.AssetCheckSeverity, more: Mapping[str, str] | None = None
+) -> dg.AssetCheckResult:
     """Target and figure first. What cannot be measured does not pass: it warns, and says what is missing."""
     key, name = measurement.check.split(":")
     unmeasured = measurement.measured is None
@@ -163,5 +188,6 @@ def _result(measurement: Measurement, severity: dg.AssetCheckSeverity) -> dg.Ass
             # The bare number as well, so that the UI plots its history.
             **({} if measurement.measured is None else {"figure": measurement.measured}),
             **dict(measurement.figures),
+            **(more or {}),
         },
     )

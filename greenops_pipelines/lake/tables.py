@@ -197,6 +197,26 @@ SCORECARD = Table(
     unique=("id",),
 )
 
+EVIDENCE_BUNDLES = Table(
+    layer="marts",
+    name="evidence_bundles",
+    comment="Every signed evidence bundle that was filed or waits: control, subject, verdict, and whether it verifies.",
+    columns=(
+        Column("bundle", _text, "Identifier of the bundle, as in `check_results.evidence`"),
+        Column("state", _text, "filed, queued (waits for store, log or authority) or gone"),
+        Column("control", _text, "The obligation it is evidence for, e.g. J4.2", nullable=True),
+        Column("subject", _text, "What was looked at", nullable=True),
+        Column("verdict", _text, "passed, failed, aborted, or cannot be measured", nullable=True),
+        Column("is_verified", _bool, "Whether every property verified offline with this home's keys"),
+        Column("fault", _text, "The property that failed, and why", nullable=True),
+        Column("requested_at", TIMESTAMP, "When the filing was asked for"),
+        Column("signed_at", TIMESTAMP, "When the statement was signed", nullable=True),
+        Column("verified_at", TIMESTAMP, "When it was last verified"),
+        Column("size_bytes", _int, "Size of the bundle", nullable=True),
+    ),
+    unique=("bundle",),
+)
+
 DECLARED: tuple[Table, ...] = (
     REGIONS,
     TENANTS,
@@ -207,4 +227,5 @@ DECLARED: tuple[Table, ...] = (
     RESOURCE_USAGE,
     CHECK_RESULTS,
     SCORECARD,
+    EVIDENCE_BUNDLES,
 )

@@ -1,12 +1,17 @@
 """The assets through Dagster: what they write, what they say, and what happens when something is wrong."""
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from greenops_pipelines import wiring
+from greenops_pipelines.evidence import inventory
+from greenops_pipelines.evidence.bundle import read
 from greenops_pipelines.lake.tables import CARBON_INTENSITY, CHECK_RESULTS, RESOURCE_USAGE
+from greenops_pipelines.settings import load_settings
 from tests.graph.conftest import World, materialise, split
 
 
@@ -87,6 +92,58 @@ def test_the_scorecard_shows_the_checks_of_its_own_run(world: World) -> None:
     assert verdicts["J2.4"]["verdict"] == "met"
     assert verdicts["J2.4"]["measured"] == pytest.approx(100)
     assert verdicts["J4.2"]["verdict"] == "not yet measured"
+    assert (verdicts["J4.3"]["verdict"], verdicts["J4.3"]["measured"]) == ("met", 100)
+
+
+def test_the_evidence_behind_a_figure_is_named_from_check_to_scorecard_and_verifies(world: World) -> None:
+    """UI metadata, `check_results`, scorecard and the table of bundles name the same bundle, which says the same figure."""
+    [shown] = [c for c in world.rest.get_asset_check_evaluations() if c.check_name == "coverage"]
+    lake = world.lake()
+    result = lake.query("select * from check_results where \"check\" = 'carbon/emissions_hourly:coverage'").to_pylist()[
+        0
+    ]
+    card = {r["id"]: r for r in lake.query("from scorecard").to_pylist()}
+    bundle = shown.metadata["evidence"].value
+    assert bundle == result["evidence"] == card["J2.4"]["evidence"]
+    evidence = wiring.evidence(load_settings())
+    report = evidence.verify(bundle, evidence.trust())
+    assert report.ok
+    assert report.statement is not None
+    assert report.statement.predicate.control == "J2.4"
+    assert report.statement.predicate.figures["measured"] == result["measured"] == 100
+    inputs = json.loads(read(evidence.archive.get(bundle)).files["inputs.json"])
+    mart = next(t for t in lake.tables if t.name == "emissions_hourly")
+    assert inputs == {"marts/emissions_hourly": lake.files(mart)}
+    listed = lake.query("select control, is_verified from evidence_bundles where bundle = ?", [bundle]).to_pylist()
+    assert listed == [{"control": "J2.4", "is_verified": True}]
+
+
+def test_the_signed_scorecard_holds_the_card_the_report_and_the_results(world: World) -> None:
+    found = metadata(world.rest, "evidence__scorecard")
+    evidence = wiring.evidence(load_settings())
+    bundle = read(evidence.archive.get(found["evidence"]))
+    assert set(bundle.files) == {"scorecard.json", "check-results.json", "carbon.html"}
+    card = {c["id"]: c for c in json.loads(bundle.files["scorecard.json"])["criteria"]}
+    assert card["J2.1"]["verdict"] == "met"
+    proofs = {r["check"]: r["evidence"] for r in json.loads(bundle.files["check-results.json"])}
+    assert proofs["carbon/intensity:completeness"] == card["J2.1"]["evidence"] is not None
+    assert bundle.files["carbon.html"] == (world.home / "reports" / "carbon.html").read_bytes()
+
+
+def test_a_result_is_kept_where_its_evidence_cannot_be_filed_and_the_reason_is_counted(world: World) -> None:
+    key = world.home / "keys" / "evidence.key"
+    key.chmod(0o644)
+    try:
+        keys = [dg.AssetKey(["carbon", "emissions_hourly"])]
+        result = materialise(world.instance, keys, raise_on_error=False)
+        [coverage] = [c for c in result.get_asset_check_evaluations() if c.check_name == "coverage"]
+        assert coverage.passed
+        assert "evidence.key" in coverage.metadata["evidence"].value
+        counted = inventory.complete(world.lake(), datetime.now(UTC))
+        assert (counted.measured, counted.outcome) == (1, "failed")
+        assert "evidence.key" in counted.detail
+    finally:
+        key.chmod(0o600)
 
 
 def test_the_report_is_there_and_says_that_it_is_sample_data(world: World) -> None:

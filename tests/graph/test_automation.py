@@ -16,6 +16,7 @@ from sensors.maintenance import maintenance, maintenance_daily
 from tests.graph.conftest import World, materialise
 
 MARTS = {"carbon/coverage_daily", "carbon/emissions_daily", "carbon/emissions_hourly", "carbon/sci_daily"}
+FOLLOWERS = {*MARTS, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
 
@@ -85,9 +86,27 @@ def test_marts_warehouse_and_reports_follow_a_new_day_of_intensity(world: World)
     assert found == set()
     materialise(world.instance, [dg.AssetKey(["carbon", "intensity"])], world.last, world.last)
     found, cursor = requested(world.instance, cursor)
-    assert found == {*MARTS, "lake/warehouse", "report/scorecard", "report/carbon"}
+    assert found == FOLLOWERS
     found, _ = requested(world.instance, cursor)
     assert found == set()
+
+
+def test_inputs_that_came_before_the_first_look_are_followed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon may be slow to start: what is missing then is made, and not asked for again and again if it fails."""
+    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
+    day = datetime.now(UTC).date().isoformat()
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert requested(instance)[0] == set()
+        materialise(instance, [dg.AssetKey(["ops", "regions"]), dg.AssetKey(["ops", "tenants"])])
+        materialise(instance, [dg.AssetKey(["carbon", key]) for key in ("emission_factors", "forecast")])
+        materialise(instance, [dg.AssetKey(["carbon", key]) for key in ("intensity", "usage")], day, day)
+        found, cursor = requested(instance)
+        assert found == {"carbon/emissions_hourly"}  # what stands behind it follows once its checks have passed
+        for _ in range(3):
+            found, cursor = requested(instance, cursor)
+            assert found == set()
 
 
 def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:
