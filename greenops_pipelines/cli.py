@@ -19,6 +19,7 @@ from greenops_pipelines import __version__
 from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError
 from greenops_pipelines.evidence import commands as evidence
 from greenops_pipelines.settings import load_settings
+from greenops_pipelines.slo import commands as slo
 
 app = typer.Typer(
     name="greenops",
@@ -30,6 +31,7 @@ app = typer.Typer(
 carbon = typer.Typer(help="Carbon intensity.", no_args_is_help=True)
 app.add_typer(carbon, name="carbon")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(slo.app, name="slo")
 
 # Click's class, or Typer's own copy of it: that depends on Typer's release.
 _UsageError: Any = typer.BadParameter.__base__
