@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,20 +152,22 @@ def test_on_s3_bundles_are_locked_and_a_store_that_goes_away_gets_them_later(
     host, port = s3.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     client = boto3.client("s3", endpoint_url=endpoint, region_name="eu-central-1")
-    for bucket, locked in (("evidence", True), ("second", False)):
+    # moto's buckets belong to the whole process: other tests in it have theirs.
+    first, second = (f"{name}-{secrets.token_hex(4)}" for name in ("evidence", "second"))
+    for bucket, locked in ((first, True), (second, False)):
         place = {"LocationConstraint": "eu-central-1"}
         client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=locked, CreateBucketConfiguration=place)  # type: ignore[arg-type]
     on_s3 = {
         "s3_endpoint": endpoint,
-        "evidence_url": "s3://evidence/prod",
+        "evidence_url": f"s3://{first}/prod",
         "evidence_retention_days": 30,
-        "evidence_checkpoints": "s3://second/greenops",
+        "evidence_checkpoints": f"s3://{second}/greenops",
     }
     evidence = Evidence(settings(tmp_path / "home", **on_s3))
     bundle = filed(evidence)
-    head = client.head_object(Bucket="evidence", Key=f"prod/{key(bundle)}")
+    head = client.head_object(Bucket=first, Key=f"prod/{key(bundle)}")
     assert head["ObjectLockMode"] == "GOVERNANCE"
-    assert len(client.list_objects_v2(Bucket="second")["Contents"]) == 1
+    assert len(client.list_objects_v2(Bucket=second)["Contents"]) == 1
     s3.stop()
     receipt = Evidence(settings(tmp_path / "home", **on_s3)).archive.file("J4.2", "while it is away", {}, {}, "failed")
     assert receipt.state == "queued"
