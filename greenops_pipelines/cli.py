@@ -117,6 +117,25 @@ def sql(
 
 
 @app.command()
+def render(
+    out: Annotated[Path, typer.Option(help="Folder to render into; files of others in it stay.")],
+    as_json: Json = False,
+) -> None:
+    """Write the tree of rendered files: rules, alerts, rule tests, Kubernetes objects. Same declarations, same bytes."""
+    from greenops_pipelines import gitops, wiring
+
+    rendered = [gitops.write(out, files, owner) for owner, files in wiring.rendered(load_settings()).items()]
+    if as_json:
+        changed, removed = ([p for r in rendered for p in getattr(r, name)] for name in ("changed", "removed"))
+        _print_json(
+            {"folder": str(out), "files": sum(r.files for r in rendered), "changed": changed, "removed": removed}
+        )
+        return
+    for done in rendered:
+        typer.echo(f"{out}: {done.files} files, {len(done.changed)} changed, {len(done.removed)} removed")
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what is configured, reachable and missing, with the line to add. Exit 1 if something is broken."""
     from greenops_pipelines.doctor import examine

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets import carbon, declarations, evidence, lake, marts, report
+from assets import carbon, declarations, evidence, lake, marts, report, slo
 from greenops_pipelines import wiring
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
@@ -22,7 +22,7 @@ from sensors import graph, maintenance
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors; `resources` replaces the default `platform`."""
     mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
-    tables = [*declarations.ASSETS, *carbon.ASSETS, *mart_assets]
+    tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *mart_assets]
     # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
     used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
@@ -30,6 +30,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         assets=[*tables, *lake_assets, *evidence.ASSETS, *report.ASSETS],
         asset_checks=[
             *declarations.CHECKS,
+            *slo.CHECKS,
             *carbon.CHECKS,
             *mart_checks,
             *marts.CHECKS,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from greenops_pipelines.evidence.opening import Evidence
     from greenops_pipelines.lake import Lake, Table, Written
     from greenops_pipelines.lake.dbt import Project
+    from greenops_pipelines.slo.rendering import Slos
 
 _log = logging.getLogger(__name__)
 
@@ -70,6 +71,12 @@ class Platform(dg.ConfigurableResource[Any]):
         from greenops_pipelines.carbon.sources import provider
 
         return provider(self.settings())
+
+    def slos(self) -> Slos:
+        """The declared SLOs, with profiles and the metrics catalogue, checked."""
+        from greenops_pipelines.slo import rendering
+
+        return rendering.read(self.settings().ops_dir)
 
     def now(self) -> datetime:
         """The time, UTC."""

@@ -93,6 +93,10 @@ class Settings(BaseSettings):
         return self.home / "reports"
 
     @property
+    def gitops(self) -> Path:
+        return self.home / "gitops"
+
+    @property
     def scratch(self) -> Path:
         return self.home / "scratch"
 

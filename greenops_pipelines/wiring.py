@@ -39,6 +39,13 @@ def lake(settings: Settings) -> Lake:
     )
 
 
+def rendered(settings: Settings) -> dict[str, dict[str, str]]:
+    """Everything that is rendered for GitOps, by the domain that owns it: path to text."""
+    from greenops_pipelines.slo import rendering
+
+    return {"slo": rendering.files(rendering.read(settings.ops_dir))}
+
+
 def evidence(settings: Settings) -> Evidence:
     """The evidence of this home: `.archive.file(...)`, `.verify(...)`."""
     # Imported late: cryptography and the time-stamp reader cost every process that loads the graph 0.2 s.

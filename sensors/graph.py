@@ -8,8 +8,8 @@ from greenops_pipelines.settings import load_settings
 
 DECLARATIONS = dg.define_asset_job(
     "declarations",
-    selection=dg.AssetSelection.groups("ops") | dg.AssetSelection.assets(["carbon", "emission_factors"]),
-    description="What operators declare in ops/, and the emission factors, as tables.",
+    selection=dg.AssetSelection.groups("ops", "slo") | dg.AssetSelection.assets(["carbon", "emission_factors"]),
+    description="What operators declare in ops/ and what is rendered from it, and the emission factors, as tables.",
 )
 
 FOLLOW = dg.AutomationConditionSensorDefinition(
@@ -31,8 +31,9 @@ FOLLOW = dg.AutomationConditionSensorDefinition(
 def declarations_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """No run key: a file put back to an earlier content has to be read again."""
     sha = hashlib.sha256()
-    for path in sorted(load_settings().ops_dir.glob("*.yaml")):
-        sha.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    ops_dir = load_settings().ops_dir
+    for path in sorted(ops_dir.rglob("*.yaml")):
+        sha.update(str(path.relative_to(ops_dir)).encode() + b"\0" + path.read_bytes() + b"\0")
     found = sha.hexdigest()
     if found == context.cursor:
         return dg.SkipReason("ops/ is as it was")

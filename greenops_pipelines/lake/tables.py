@@ -197,6 +197,70 @@ SCORECARD = Table(
     unique=("id",),
 )
 
+SLO_DEFINITIONS = Table(
+    layer="bronze",
+    name="slo_definitions",
+    comment="Service level objectives as declared in ops/slo-definitions, one row per SLO.",
+    columns=(
+        Column("slo_id", _text, "<service>-<slo>, the label sloth_id of everything recorded for it"),
+        Column("service", _text, "Service of the platform"),
+        Column("slo", _text, "Name of the SLO"),
+        Column("objective", _float, "Objective, percent"),
+        Column("error_budget_minutes", _float, "What the objective allows to fail in the period, in minutes"),
+        Column("period_days", _float, "Length of the rolling period"),
+        Column("profile", _text, "Alert profile of the service"),
+        Column("pages", _bool, "Whether fast burning pages"),
+        Column("tickets", _bool, "Whether slow burning opens a ticket"),
+        Column("team", _text, "Who is asked"),
+        Column("description", _text, "What is promised, in words"),
+        Column("error_query", _text, "PromQL of the bad events or of the error ratio, with {{.window}}"),
+        Column("total_query", _text, "PromQL of all events; null where the error ratio is one query", nullable=True),
+    ),
+    unique=("slo_id",),
+)
+
+SLO_RULES = Table(
+    layer="bronze",
+    name="slo_rules",
+    comment="Every Prometheus rule that is rendered for the SLOs: recordings and alerts.",
+    columns=(
+        Column("file", _text, "Where it lies in the rendered tree"),
+        Column("rule_group", _text, "Group that Prometheus evaluates together"),
+        Column("position", _int, "Place in its group, from 0"),
+        Column("kind", _text, "record or alert"),
+        Column("name", _text, "Name of the recorded series or of the alert"),
+        Column("severity", _text, "critical, warning, ...; null for recordings", nullable=True),
+        Column("team", _text, "Who is asked; null for most recordings", nullable=True),
+        Column("held_for", _text, "How long an alert has to hold; null: not at all", nullable=True),
+        Column("expr", _text, "PromQL"),
+        Column("runbook", _text, "Link to the runbook; null for recordings", nullable=True),
+    ),
+    unique=("file", "rule_group", "position"),
+)
+
+SLO_CERTIFICATES = Table(
+    layer="bronze",
+    name="slo_certificates",
+    comment="When each burn-rate alert fires and what is burnt by then, per SLO, profile, severity and error rate.",
+    columns=(
+        Column("slo_id", _text, "<service>-<slo>"),
+        Column("service", _text, "Service of the platform"),
+        Column("profile", _text, "Alert profile: workbook, user-table or sloth"),
+        Column("is_chosen", _bool, "Whether the service uses this profile"),
+        Column("severity", _text, "page or ticket"),
+        Column("error_percent", _float, "Share of requests that fail, constantly"),
+        Column("factor", _float, "Burn rate above which the alert's first pair of windows fires"),
+        Column("detection_seconds", _float, "From the first error to the alert; null: it never fires", nullable=True),
+        Column(
+            "reset_seconds", _float, "From the last error to the end of the alert; null: never fires", nullable=True
+        ),
+        Column(
+            "budget_spent_percent", _float, "Of the period's budget, when it fires; null: never fires", nullable=True
+        ),
+    ),
+    unique=("slo_id", "profile", "severity", "error_percent"),
+)
+
 EVIDENCE_BUNDLES = Table(
     layer="marts",
     name="evidence_bundles",
@@ -228,4 +292,7 @@ DECLARED: tuple[Table, ...] = (
     CHECK_RESULTS,
     SCORECARD,
     EVIDENCE_BUNDLES,
+    SLO_DEFINITIONS,
+    SLO_RULES,
+    SLO_CERTIFICATES,
 )

@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 a file is not valid (`validate`), 2 bad input.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ import typer
 from greenops_pipelines.errors import BadInput
 
 if TYPE_CHECKING:
+    from greenops_pipelines.slo.certificates import Row
     from greenops_pipelines.slo.generate import Job
     from greenops_pipelines.slo.rules import Options
 
@@ -120,6 +122,48 @@ def validate(
         sys.stderr.write(f"greenops: {bad} of {len(paths)} files are not valid\n")
         raise typer.Exit(1)
     typer.echo(f"{len(paths)} {'file is' if len(paths) == 1 else 'files are'} valid")
+
+
+@app.command()
+def certify(
+    profile: Annotated[
+        str | None, typer.Option(help="workbook, user-table or sloth; by default each service's own.")
+    ] = None,
+    objective: Annotated[
+        float | None, typer.Option(help="For one objective, percent, instead of the declared SLOs.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")] = False,
+) -> None:
+    """Say when each burn-rate alert fires, what is burnt by then, when it stops, and which burns never alert."""
+    from greenops_pipelines.slo import certificates
+
+    rows = _rows(profile, objective)
+    if as_json:
+        document = {
+            "certificates": [
+                {"slo": row.name, "is_chosen": row.is_chosen, **row.certificate.as_document()} for row in rows
+            ]
+        }
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return
+    for number, row in enumerate(rows):
+        typer.echo(("\n" if number else "") + certificates.title(row))
+        for line in certificates.lines(row):
+            typer.echo(f"  {line}")
+
+
+def _rows(profile: str | None, objective: float | None) -> list[Row]:
+    from greenops_pipelines.slo import certificates, rendering
+    from greenops_pipelines.slo.profiles import DEFAULT_PROFILE
+
+    if objective is not None:
+        return [certificates.of_objective(objective, profile or DEFAULT_PROFILE)]
+    from greenops_pipelines.settings import load_settings
+
+    found = rendering.read(load_settings().ops_dir)
+    if profile is None:
+        return [row for row in found.certificates if row.is_chosen]
+    return certificates.of_slos(found.slos, found.chosen, [profile])
 
 
 def _job(period: str, windows_path: Path | None, options: Options, allow_objective_100: bool) -> Job:

@@ -19,11 +19,14 @@ carbon/sci_daily <- carbon/emissions_hourly
 carbon/usage <- ops/regions ops/tenants
 evidence/bundles <- lake/warehouse
 evidence/scorecard <- report/carbon report/scorecard
-lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/forecast carbon/sci_daily
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/forecast carbon/sci_daily slo/certificates
 ops/regions <-
 ops/tenants <- ops/regions
 report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily report/scorecard
 report/scorecard <- evidence/bundles lake/warehouse
+slo/certificates <- slo/definitions slo/rules
+slo/definitions <-
+slo/rules <- slo/definitions
 """
 
 
