@@ -17,6 +17,7 @@ from greenops_pipelines.settings import load_settings
 from sensors import carbon as carbon_sensors
 from sensors import evidence as evidence_sensors
 from sensors import graph, maintenance
+from sensors import slo as slo_sensors
 
 
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -38,8 +39,13 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *evidence.CHECKS,
             *report.CHECKS,
         ],
-        jobs=[*carbon_sensors.JOBS, *evidence_sensors.JOBS, *graph.JOBS, *maintenance.JOBS],
-        schedules=[*carbon_sensors.SCHEDULES, *evidence_sensors.SCHEDULES, *maintenance.SCHEDULES],
+        jobs=[*carbon_sensors.JOBS, *evidence_sensors.JOBS, *graph.JOBS, *maintenance.JOBS, *slo_sensors.JOBS],
+        schedules=[
+            *carbon_sensors.SCHEDULES,
+            *evidence_sensors.SCHEDULES,
+            *maintenance.SCHEDULES,
+            *slo_sensors.SCHEDULES,
+        ],
         sensors=graph.SENSORS,
         resources=resources or {"platform": Platform()},
         executor=dg.in_process_executor,

@@ -39,6 +39,8 @@ def examine() -> list[Finding]:
     looks: list[tuple[str, Callable[[Settings], Finding]]] = [
         ("home", _home),
         ("ops/", _ops),
+        ("SLOs", _slos),
+        ("promtool", _promtool),
         ("dbt", _dbt),
         ("lake", _lake),
         ("carbon intensity", _carbon),
@@ -80,6 +82,23 @@ def _ops(settings: Settings) -> Finding:
     regions = read_regions(settings.ops_dir)
     tenants = read_tenants(settings.ops_dir, regions)
     return Finding("ops/", "fine", f"{len(regions)} regions, {len(tenants)} tenants")
+
+
+def _slos(settings: Settings) -> Finding:
+    from greenops_pipelines.slo import rendering
+
+    found = rendering.read(settings.ops_dir)
+    alerts = sum(len(group.rules) for group in found.alerts)
+    return Finding("SLOs", "fine", f"{len(found.slos)} SLOs of {len(found.chosen)} services, {alerts} alerts")
+
+
+def _promtool(settings: Settings) -> Finding:
+    from greenops_pipelines.slo import promtool
+
+    if path := promtool.found():
+        return Finding("promtool", "fine", path)
+    detail = "not installed: certificates are simulated, and J1.2 cannot be measured here"
+    return Finding("promtool", "missing", detail, "apt-get install prometheus  # brings promtool")
 
 
 def _dbt(settings: Settings) -> Finding:

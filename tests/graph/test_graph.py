@@ -65,7 +65,7 @@ def test_what_fires_is_running_by_default_and_described() -> None:
     repository = defs.get_repository_def()
     schedules = {s.name: s for s in repository.schedule_defs}
     sensors = {s.name: s for s in repository.sensor_defs}
-    assert set(schedules) == {"carbon_hourly", "evidence_daily", "forecast_hourly", "maintenance_daily"}
+    assert set(schedules) == {"carbon_hourly", "evidence_daily", "forecast_hourly", "maintenance_daily", "slo_daily"}
     assert set(sensors) == {"assets_follow_inputs", "declarations_changed"}
     assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
     assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}

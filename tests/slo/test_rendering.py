@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from greenops_pipelines.slo import checks, rendering
 from greenops_pipelines.slo.certificates import lines, of_objective
 from greenops_pipelines.slo.configmap import configmap
 from tests.slo.conftest import SHARED, program
+from tests.slo.test_generate import greenops
 
 ROOT = Path(__file__).parents[2]
 
@@ -231,3 +233,27 @@ def test_a_budget_that_differs_can_be_acknowledged(tmp_path: Path) -> None:
     found = rendering.read(ops)
     assert found.chosen["api-gateway"] == "user-table"
     assert "slo:sli_error:ratio_rate5m" in {rule.record for group in found.recordings for rule in group.rules}
+
+
+def test_the_command_line_certifies_and_renders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GREENOPS_OPS_DIR", str(ROOT / "ops"))
+    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path / "home"))
+    assert greenops(monkeypatch, "slo", "certify", "--json") == 0
+    certificates = json.loads(capsys.readouterr().out)["certificates"]
+    assert [c["slo"] for c in certificates if c["is_chosen"]] == [
+        f"{service}-availability" for service in ("api-gateway", "cockpit", "impact-in", "q2q-ai", "reporting")
+    ]
+    page = certificates[0]["alerts"][0]
+    assert page["severity"] == "page"
+    # 14.4 x 0.1 % of an hour at 100 % errors.
+    assert page["timings"][0]["detection_seconds"] == pytest.approx(51.84)
+    assert greenops(monkeypatch, "slo", "certify", "--profile", "google") == 2
+    assert "found 'google', allowed: workbook, user-table, sloth" in capsys.readouterr().err
+    assert greenops(monkeypatch, "render", "--out", str(tmp_path / "tree")) == 0
+    assert greenops(monkeypatch, "render", "--out", str(tmp_path / "tree"), "--json") == 0
+    out = capsys.readouterr().out
+    again = json.loads(out[out.index("{") :])
+    assert (again["changed"], again["removed"]) == ([], [])
+    assert again["files"] >= 60
