@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from greenops_pipelines.errors import BadInput
+from greenops_pipelines.slo import windows
 from greenops_pipelines.slo.generate import Job, generated
 from greenops_pipelines.slo.rules import Options
 from tests.slo.conftest import DOCUMENT, program
+from tests.slo.test_generate import WINDOWS_7D
 
 pytestmark = pytest.mark.real_go
 
@@ -124,3 +126,18 @@ def test_the_verdict_on_a_spoilt_document_is_sloths(spoil: tuple[str, str], tmp_
     version = theirs.split("(", 1)[1].split(")", 1)[0] if theirs else "dev"
     mine, fault = ours(path, version)
     assert mine == theirs, json.dumps({"theirs": words[-300:], "ours": fault})
+
+
+def test_the_last_digit_of_a_burn_rate_is_sloths(tmp_path: Path) -> None:
+    """1.7 % of 168 h is a factor whose last digit depends on the order of the operations."""
+    folder = tmp_path / "windows"
+    folder.mkdir()
+    (folder / "7d.yaml").write_text(WINDOWS_7D.replace("errorBudgetPercent: 8,", "errorBudgetPercent: 1.7,"), "utf-8")
+    path = tmp_path / "slo.yaml"
+    path.write_text(DOCUMENT.lstrip(), encoding="utf-8")
+    theirs, words = sloth(path, "--default-slo-period", "7d", "--slo-period-windows-path", str(folder))
+    assert theirs is not None, words
+    version = theirs.split("(", 1)[1].split(")", 1)[0]
+    week = timedelta(days=7)
+    assert generated(path, Job(week, windows.read_folder(folder), Options(version=version))) == theirs
+    assert windows.read_folder(folder)[week].page_quick.factor(week) != 1.7 / 100 * 168

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.slo import durations
+from greenops_pipelines.slo.windows import Window
 from greenops_pipelines.slo.yaml_go import as_text, load, positional, resolve, scalar, shortest, sorted_keys
 
 
@@ -106,3 +107,9 @@ def test_durations_are_spelled_as_prometheus_does(text: str, shown: str) -> None
 def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(BadInput, match="duration: found"):
         durations.parse(text)
+
+
+def test_the_order_of_operations_decides_the_last_digit_of_a_factor() -> None:
+    """`percent x hours / 100 / long hours`, as Go does it: 1.7 % of a week in an hour is 2.856, not 2.8560000000000003."""
+    hour, week = durations.parse("1h"), durations.parse("7d")
+    assert Window(1.7, durations.parse("5m"), hour).factor(week) == 2.856
