@@ -99,8 +99,13 @@ def _step(slo: Slo, severity: Severity) -> timedelta:
 
 
 def _rates(severity: Severity, budget: float, error_percents: Sequence[float]) -> Iterator[float]:
-    """The wanted rates, and for each slower pair one at which it is alone: just below the factor of the next."""
-    yield from error_percents
+    """The wanted rates, and for each slower pair one at which it is alone: just below the factor of the next.
+
+    A rate that is some pair's threshold exactly is left out: the last digit of a binary fraction decides that one.
+    """
+    for wanted in error_percents:
+        if not any(math.isclose(wanted / 100, pair.threshold, rel_tol=1e-6) for pair in severity.pairs):
+            yield wanted
     factors = sorted({pair.factor for pair in severity.pairs}, reverse=True)
     for higher, lower in itertools.pairwise(factors):
         error_percent = float(f"{max(higher * 0.95, (higher + lower) / 2) * budget * 100:.3g}")
