@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.slo.model import Group, Slo
+from greenops_pipelines.slo.promql import MAX_LENGTH
 
 NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]*[A-Za-z0-9]", re.ASCII)
 _HAS_WINDOW = re.compile(r"\{\{ *\.window *\}\}")
@@ -102,6 +103,8 @@ def query_fault(query: str) -> str | None:
     """Why the query is no PromQL with a window of 1m filled in; None if it is."""
     import promql_parser
 
+    if len(query) > MAX_LENGTH:
+        return f"found a query of {len(query):,} characters, allowed: at most {MAX_LENGTH:,}"
     try:
         promql_parser.parse(render(query, "1m"))
     except BadInput as error:

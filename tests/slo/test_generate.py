@@ -236,6 +236,14 @@ def bomb(levels: int) -> str:
         (DOCUMENT + bomb(9), "found over 200,000 values, aliases written out"),
         (DOCUMENT + "x: " + "a" * 3_000_000, "found more than 2,097,152 bytes"),
         (DOCUMENT + "x: " + "[" * 5000, "found more than 64 levels of nesting"),
+        # The parser is recursive native code: unbounded, this ends the process with a segmentation fault.
+        (
+            spoilt(
+                "[{{.window}}]))\n        total",
+                "[{{.window}}])) + " + "(" * 20_000 + "1" + ")" * 20_000 + "\n        total",
+            ),
+            "found a query of 40,0",
+        ),
         (DOCUMENT + "x: [1", "found unusable YAML"),
         ("", "found an empty file"),
         (DOCUMENT + "x: *nowhere", "nowhere"),
