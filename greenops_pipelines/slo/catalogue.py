@@ -239,6 +239,14 @@ def _is_duration(text: str) -> bool:
         return False
 
 
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return re.fullmatch(pattern, value) is not None
+    except re.error:
+        # RE2 knows forms that Python does not, such as \pN: the parser took it, so it is not refused here.
+        return True
+
+
 def _nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, sorted(known), n=1, cutoff=0)[0]
 
@@ -305,9 +313,10 @@ class _Check:
         if promql.ANY in matcher.value or not matcher.value:
             return
         is_pattern = "Re" in str(matcher.op)
-        plain = not is_pattern or "(" in matcher.value
-        for part in [matcher.value] if plain else matcher.value.split("|"):
-            if not any(re.fullmatch(part, value) if is_pattern else part == value for value in values):
+        # Only plain alternatives can be told apart: a bar inside brackets belongs to them.
+        splits = is_pattern and not set("([") & set(matcher.value.replace("[.]", ""))
+        for part in matcher.value.split("|") if splits else [matcher.value]:
+            if not any(_matches(part, value) if is_pattern else part == value for value in values):
                 listed = ", ".join(sorted(values))
                 self._faults.append(f"found {matcher.name}={part!r} of {metric}, allowed: {listed}")
 

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.slo.yaml_go import scalar
 
 MAX_BYTES = 1024 * 1024
 """What Kubernetes takes in one ConfigMap."""
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", re.ASCII)
-_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}", re.ASCII)
+_PART = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_DOMAIN = rf"(?=[^/]{{1,253}}(/|$)){_PART}(\.{_PART})*"
+_NAMES = {
+    "name": (_DOMAIN, "lower-case letters, digits, - and ., at most 253, a DNS name"),
+    "namespace": (r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "lower-case letters, digits and -, at most 63"),
+    "file": (
+        r"(?!\.{1,2}$|\.\.)[-._a-zA-Z0-9]{1,253}",
+        "letters, digits, -, _ and ., at most 253, not beginning with ..",
+    ),
+    "label": (
+        rf"({_DOMAIN}/)?[a-zA-Z0-9]([-._a-zA-Z0-9]{{0,61}}[a-zA-Z0-9])?",
+        "a name of at most 63 letters, digits, -, _ and ., after a DNS name and / if any",
+    ),
+    "label's value": (
+        r"([a-zA-Z0-9]([-._a-zA-Z0-9]{0,61}[a-zA-Z0-9])?)?",
+        "at most 63 letters, digits, -, _ and ., a letter or digit first and last",
+    ),
+}
+"""What Kubernetes takes, k8s.io/apimachinery/pkg/util/validation: as an expression, and in words."""
 
 
 def configmap(name: str, files: Mapping[str, str], namespace: str = "", labels: Mapping[str, str] | None = None) -> str:
-    """The object as YAML; each file is one key. `BadInput` for names Kubernetes refuses, and for more than 1 MiB."""
-    for found, form in (
-        (name, _NAME),
-        *((namespace, _NAME) for _ in range(bool(namespace))),
-        *((k, _KEY) for k in files),
-    ):
-        if not form.fullmatch(found):
-            raise BadInput(f"ConfigMap {name}: found the name {found[:80]!r}, allowed: letters, digits, . and -")
+    """The object as YAML; each file is one key. `BadInput` for names Kubernetes refuses, and for more than 1 MiB.
+
+    From 256 KiB on, `kubectl apply` needs `--server-side`: it keeps a copy in an annotation otherwise.
+    """
+    labels = labels or {}
+    _check("name", [name], name)
+    _check("namespace", [namespace] if namespace else [], name)
+    _check("file", files, name)
+    _check("label", labels, name)
+    _check("label's value", labels.values(), name)
     size = sum(len(key.encode()) + len(text.encode()) for key, text in files.items())
     if size > MAX_BYTES:
         raise BadInput(f"ConfigMap {name}: found {size:,} bytes, allowed: at most {MAX_BYTES:,}")
@@ -33,8 +52,17 @@ def configmap(name: str, files: Mapping[str, str], namespace: str = "", labels: 
     lines += ["kind: ConfigMap", "metadata:"]
     if labels:
         lines.append("  labels:")
-        lines += [f"    {key}: {scalar(labels[key], len(key) + 6, 4)}" for key in sorted(labels)]
+        shown_keys = {key: f"    {scalar(key, 4, 0)}: " for key in sorted(labels)}
+        lines += [shown + scalar(labels[key], len(shown), 4) for key, shown in shown_keys.items()]
     lines.append(f"  name: {scalar(name, 8, 2)}")
     if namespace:
         lines.append(f"  namespace: {scalar(namespace, 13, 2)}")
     return "\n".join(lines) + "\n"
+
+
+def _check(kind: str, found: Iterable[str], name: str) -> None:
+    form, allowed = _NAMES[kind]
+    for text in found:
+        if not re.fullmatch(form, text, re.ASCII):
+            place = "ConfigMap" if kind == "name" else f"ConfigMap {name}"
+            raise BadInput(f"{place}: found the {kind} {text[:80]!r}, allowed: {allowed}")

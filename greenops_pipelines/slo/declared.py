@@ -4,7 +4,8 @@ not burn alerts. Not here: the SLOs themselves (`load.py`), and the rules made o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +16,15 @@ from pydantic import AfterValidator, Field
 from greenops_pipelines import ops
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.ops import OpsModel
+from greenops_pipelines.ops.tree import Fault
 from greenops_pipelines.slo import durations
 from greenops_pipelines.slo.catalogue import Service
 from greenops_pipelines.slo.model import Slo
 
 FILE = "slo.yaml"
+VOLUME = "request-volume"
+"""The SLO that counts the minutes below `minimum_requests_per_second`, `< bool N` in its query."""
+_MINIMUM = re.compile(r"< bool ([0-9]+(?:[.][0-9]+)?)")
 _LONGEST_INTERVAL = timedelta(minutes=2)
 
 
@@ -146,10 +151,31 @@ def read_declared(ops_dir: Path, slos: Sequence[Slo]) -> Declared:
     if value.budget_exhausted.slo not in {name for _, name in ids}:
         faults.append(document.fault(("budget_exhausted", "slo"), "the name of an SLO"))
     ops.refuse(faults)
-    return Declared(
+    declared = Declared(
         {entry.service: entry for entry in value.services},
         value.budget_exhausted,
         value.service_alerts,
         value.links.dashboard,
         value.links.runbook,
     )
+    ops.refuse(_contradictions(document, declared, slos))
+    return declared
+
+
+def _contradictions(document: ops.Document[_File], declared: Declared, slos: Sequence[Slo]) -> Iterator[Fault]:
+    """What a definition repeats so that Sloth alone can read it, and what it says differently."""
+    index_of = {entry.service: index for index, entry in enumerate(document.value.services)}
+    for slo in slos:
+        entry, at = declared.services[slo.service], ("services", index_of[slo.service])
+        where = f"as in slo-definitions, {slo.service}, {slo.name}"
+        alerts = [alert for alert in (slo.page, slo.ticket) if alert is not None]
+        for team in sorted(
+            {slo.labels.get("team"), *(a.labels.get("team") for a in alerts)} - {entry.team, None}, key=str
+        ):
+            yield document.fault((*at, "team"), f"{team}, {where}")
+        for kind, link in declared.links(slo.service).items():
+            for other in sorted({a.annotations.get(kind, link) for a in alerts} - {link}):
+                yield document.fault(("links", kind), f"one that gives {other}, {where}")
+        minimum = _MINIMUM.search(slo.raw.error_ratio_query) if slo.name == VOLUME and slo.raw else None
+        if minimum is not None and float(minimum[1]) != entry.minimum_requests_per_second:
+            yield document.fault((*at, "minimum_requests_per_second"), f"{minimum[1]}, {where}")

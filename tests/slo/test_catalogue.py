@@ -55,6 +55,12 @@ def catalogue(tmp_path: Path) -> Catalogue:
         "max_over_time(queue_length[1h:5m]) > 3",
         'seconds_sum / on (pod) group_left (status) requests_total{status=~"ok|failed"}',
         "sum without (pod) (queue_length) or vector(0)",
+        'sum by (service) (rate(requests_total{service=~"$service", status=~"${service:regex}"}[$timeRange]))',
+        'sum(rate(requests_total{service="{{args.service-name}}"}[{{ args.window }}])) > {{args.minimum}}',
+        'rate(seconds_bucket{le=~"1|1[.]0"}[1m]) and on (service) requests_total{status=~"(ok|failed)", service!~"c.+"}',
+        # RE2 takes it, Python does not.
+        'requests_total{status=~"\\\\pL+"}',
+        'label_replace(queue_length, "shop", "$1", "queue", "(.*)") * on (shop) group_left () queue_length',
     ],
 )
 def test_a_good_query_passes(query: str, catalogue: Catalogue) -> None:
@@ -74,6 +80,15 @@ def test_a_good_query_passes(query: str, catalogue: Catalogue) -> None:
         ("rate(seconds[5m])", "allowed: seconds_bucket, seconds_sum or seconds_count"),
         ('rate(seconds_bucket{le="0.7"}[5m])', "'0.7'"),
         ("sum(rate(requests_total[5m])", "here: found no PromQL"),
+        ('requests_total{status=~"ok|faild"}', "found status='faild'"),
+        ('requests_total{status!="faild"}', "found status='faild'"),
+        ('requests_total{service="$team"}', "found service='$team'"),
+        ("sum by (pod) (sum by (service) (requests_total))", "found the label 'pod' in `by`, allowed: service"),
+        ("rate(queue_length[5m])", "found rate() of the gauge queue_length"),
+        ('{__name__=~"requests.*"}', "without a metric"),
+        ('requests_total{status="ok" or service="shop"}', "found `or` between the matchers"),
+        pytest.param("(" * 5000 + "up" + ")" * 5000, "found a query of 10,002 characters, allowed: at most", id="long"),
+        pytest.param("1" + "+1" * 3000, "nested too deep", id="deep"),
         ("max_over_time((rate(request_total[5m]))[1h:1m])", "'request_total'"),
     ],
 )
