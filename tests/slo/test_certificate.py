@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -169,3 +170,14 @@ def test_a_declared_budget_is_the_derived_one_or_acknowledged() -> None:
         ) as e:
             confirm_declared(2, 12, silence, "ops/slo.yaml: page")
         assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("profile", ["workbook", "user-table", "sloth"])
+def test_the_docs_table_says_what_the_certificate_says(profile: str) -> None:
+    """Of an outage at 99.9 %: detections rounded up, resets down, page and ticket."""
+    text = (Path(__file__).parents[2] / "docs" / "slo.md").read_text(encoding="utf-8")
+    [row] = [line for line in text.splitlines() if line.startswith(f"| `{profile}`") and "14.4x" in line]
+    detected, reset = (cell.replace("*", "").strip() for cell in row.split("|")[-3:-1])
+    outages = [severity.timings[0] for severity in certify(99.9, PROFILES[profile]).severities]
+    assert [minutes(t.detection, up=True) for t in outages if t.detection] == detected.split(", ")
+    assert [minutes(t.reset, up=False) for t in outages if t.reset] == reset.split(", ")
