@@ -53,6 +53,19 @@ def test_a_changed_bundle_is_found_when_it_is_read_again_after_a_day(evidence: E
     assert found.detail.startswith(f"{bad}: ")
 
 
+def test_a_bundle_that_did_not_verify_is_read_again_at_once(evidence: Evidence) -> None:
+    """What was put right, from a backup or with the key that was missing, does not stay red for a day."""
+    path = stored(evidence, filed(evidence))
+    good = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(good[:-1] + b"x")
+    now = datetime.now(UTC)
+    bad = listed(evidence, now=now)
+    assert bad["is_verified"].to_pylist() == [False]
+    path.write_bytes(good)
+    assert listed(evidence, bad, now + timedelta(minutes=1))["is_verified"].to_pylist() == [True]
+
+
 def test_a_bundle_that_vanished_from_the_store_stays_in_the_table_as_gone(evidence: Evidence) -> None:
     bundle = filed(evidence)
     now = datetime.now(UTC)
