@@ -87,7 +87,7 @@ def _exhausted(declared: Declared) -> Rule:
         f'slo:period_error_budget_remaining:ratio{{sloth_slo="{alert.slo}"}} < {remaining}',
         alert=alert.alert,
         hold=alert.hold,
-        labels={"severity": alert.severity, "team": alert.team},
+        labels={"severity": alert.severity, "service": "{{ $labels.sloth_service }}", "team": alert.team},
         annotations={
             "summary": "{{ $labels.sloth_service }} has nearly spent its error budget",
             "description": (

@@ -85,6 +85,7 @@ def test_every_alert_says_who_what_and_where(tree: Path) -> None:
     for rule in alerts_of(tree):
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert rule["labels"]["team"]
+        assert rule["labels"]["service"]
         assert all(rule["annotations"][key] for key in ("summary", "description", "dashboard", "runbook")), rule[
             "alert"
         ]
@@ -200,6 +201,7 @@ def test_the_users_table_is_said_in_words_beside_the_workbook() -> None:
 BAD = [
     ("slo.yaml", "profile: workbook", "profile: google", "found 'google', allowed: one of 'workbook', 'user-table', 'sloth'"),
     ("slo.yaml", "{page: 2, ticket: 5}", "{page: 4, ticket: 5}", "found a declared budget of 4 %, allowed: 2 %"),
+    ("slo.yaml", "profile: workbook", "profile: sloth", "found a declared budget of 2 %, allowed: 5 %"),
     ("slo.yaml", "service: api-gateway\n", "service: gateway\n", "found 'gateway', allowed: a service with a file"),
     ("slo.yaml", "slo: lcp", "slo: lpc", "found 'lpc', allowed: an SLO of cockpit"),
     ("slo.yaml", "evaluation_interval: 30s", "evaluation_interval: 5m", "at most 2m"),

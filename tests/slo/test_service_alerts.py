@@ -35,7 +35,7 @@ HELD = {
     "BenevityDeliveryFailureRateHigh": ("impact-in", "integrations", "10m"),
     "GooderaDeliveryFailureRateHigh": ("impact-in", "integrations", "10m"),
     "WorkdayDeliveryFailureRateHigh": ("impact-in", "integrations", "10m"),
-    "ErrorBudgetCriticallyExhausted": (None, "sre", "5m"),
+    "ErrorBudgetCriticallyExhausted": ("{{ $labels.sloth_service }}", "sre", "5m"),
 }
 
 
@@ -145,7 +145,7 @@ def test_prometheus_fires_them_when_a_person_would(tmp_path: Path) -> None:
 def _exhausted() -> dict[str, Any]:
     return {
         "exp_labels": {
-            "severity": "critical", "team": "sre", "sloth_service": "cockpit", "sloth_slo": "availability",
+            "severity": "critical", "service": "cockpit", "team": "sre", "sloth_service": "cockpit", "sloth_slo": "availability",
         },
         "exp_annotations": {
             "summary": "cockpit has nearly spent its error budget",
