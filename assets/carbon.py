@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.conditions import FOLLOW_INPUTS
 from assets.partitions import DAILY
 from assets.schemas import schema_check
 from greenops_pipelines.lake.tables import CARBON_FORECAST, CARBON_INTENSITY, EMISSION_FACTORS, RESOURCE_USAGE
@@ -52,6 +53,8 @@ def intensity(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
     kinds={"parquet"},
     code_version="1",
     deps=[["ops", "regions"]],
+    # Hourly by schedule, and at once where there is none yet: the warehouse and the reports wait for it.
+    automation_condition=FOLLOW_INPUTS,
     retry_policy=_RETRY,
     description=CARBON_FORECAST.comment,
 )
