@@ -102,6 +102,27 @@ def read_factors(path: Path | None = None) -> pa.Table:
     )
 
 
+def values(factors: pa.Table) -> dict[str, float]:
+    """The factors by name."""
+    return dict(zip(factors["factor"].to_pylist(), factors["value"].to_pylist(), strict=True))
+
+
+def embodied_g_per_kwh(factor: Mapping[str, float]) -> float:
+    """Manufacture of the reference server per kWh of IT energy that it uses, at the default utilisation, in gCO2e.
+
+    The same machine hours are needed wherever work runs: the term is a constant of a placement, and thins its savings.
+    """
+    server_kg = (
+        factor["server_embodied_base_kg"]
+        + factor["server_embodied_kg_per_additional_cpu"] * (factor["server_cpus"] - 1)
+        + factor["server_embodied_kg_per_gb_memory"] * (factor["server_memory_gb"] - factor["server_memory_gb_in_base"])
+    )
+    idle, busy = factor["cpu_min_w_per_vcpu"], factor["cpu_max_w_per_vcpu"]
+    memory_kw = factor["memory_kwh_per_gb_hour"] * factor["server_memory_gb"] / factor["server_vcpus"]
+    vcpu_kw = (idle + (busy - idle) * factor["cpu_default_utilization"]) / 1000 + memory_kw
+    return 1000 * server_kg / factor["server_lifetime_hours"] / factor["server_vcpus"] / vcpu_kw
+
+
 def _rows(path: Path) -> Iterator[_Factor]:
     try:
         text = path.read_text(encoding="utf-8-sig")

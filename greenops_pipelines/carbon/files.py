@@ -32,10 +32,13 @@ class FileProvider:
     name = "file"
     signal = "average"
 
-    def __init__(self, path: str, emission_factor_type: str = "lifecycle") -> None:
+    def __init__(
+        self, path: str, emission_factor_type: str = "lifecycle", variable: str = "GREENOPS_CARBON_PATH"
+    ) -> None:
         if not path:
-            raise ConfigurationError("GREENOPS_CARBON_PATH: not set; the provider `file` needs a file or a glob")
+            raise ConfigurationError(f"{variable}: not set; the provider `file` needs a file or a glob")
         self._path = path
+        self._variable = variable
         self.emission_factor_type = emission_factor_type
 
     def covers(self, zone: str) -> bool:
@@ -68,12 +71,17 @@ class FileProvider:
         """All zones in the files."""
         return frozenset(pc.unique(self._rows["zone"]).to_pylist())
 
+    @property
+    def rows(self) -> pa.Table:
+        """All zones and times, of the chosen emission factor type: rows of `POINTS`."""
+        return self._rows.filter(pc.equal(self._rows["emission_factor_type"], self.emission_factor_type))
+
     @functools.cached_property
     def _rows(self) -> pa.Table:
-        paths = tabular.matching(self._path, "GREENOPS_CARBON_PATH")
+        paths = tabular.matching(self._path, self._variable)
         rows = pa.concat_tables([_read(path, self.emission_factor_type) for path in paths])
         if not rows.num_rows:
-            raise ProviderError(f"GREENOPS_CARBON_PATH: {self._path}: no rows")
+            raise ProviderError(f"{self._variable}: {self._path}: no rows")
         return _unique(rows, self._path)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +35,7 @@ class Region(OpsModel):
     pue_source: str = Field(min_length=1, max_length=200)
     residency: Residency
     primary: bool = False
+    price_per_kwh: Decimal | None = Field(None, ge=0, description="Money per kWh of IT energy; in quotes")
 
 
 class Tenant(OpsModel):
@@ -57,7 +59,12 @@ def read_regions(ops_dir: Path) -> tuple[Region, ...]:
 
     Raises `ConfigurationError` where the file does not fit, a region stands twice, or none is primary.
     """
-    document = ops.load(ops_dir / "regions.yaml", _Regions)
+    return read_regions_file(ops_dir / "regions.yaml")
+
+
+def read_regions_file(path: Path) -> tuple[Region, ...]:
+    """As `read_regions`, of any file of that form."""
+    document = ops.load(path, _Regions)
     regions = document.value.regions
     faults = _repeated(document, "regions", "region", [region.region for region in regions])
     if not any(region.primary for region in regions):
@@ -91,7 +98,9 @@ def read_tenants(ops_dir: Path, regions: Sequence[Region]) -> tuple[Tenant, ...]
 
 def regions_table(regions: Iterable[Region]) -> pa.Table:
     """Rows of the lake's table REGIONS, one per region."""
-    rows = [{**region.model_dump(exclude={"primary"}), "is_primary": region.primary} for region in regions]
+    rows = [
+        {**region.model_dump(exclude={"primary", "price_per_kwh"}), "is_primary": region.primary} for region in regions
+    ]
     return pa.Table.from_pylist(rows, schema=REGIONS.schema)
 
 

@@ -31,9 +31,14 @@ def provider(settings: Settings) -> Provider:
             from greenops_pipelines.carbon.uk_neso import UkNeso
 
             return UkNeso.from_settings(settings)
+        case "watttime":
+            from greenops_pipelines.carbon.watttime import WattTime
+
+            return WattTime.from_settings(settings)
 
 
-_FIXED_FACTORS = {"sample": "lifecycle", "energy-charts": "lifecycle", "uk-neso": "direct"}
+_FIXED_FACTORS = {"sample": "lifecycle", "energy-charts": "lifecycle", "uk-neso": "direct", "watttime": "direct"}
+_MARGINAL = frozenset({"watttime"})
 """Providers that offer one emission factor type only; the others follow the setting."""
 
 
@@ -42,7 +47,7 @@ def selections(settings: Settings) -> dict[str, dict[str, str]]:
     name = settings.carbon_provider
     intensity = {
         "provider": name,
-        "signal": "average",
+        "signal": "marginal" if name in _MARGINAL else "average",
         "emission_factor_type": _FIXED_FACTORS.get(name, settings.carbon_emission_factors),
     }
     usage = {"source": "file" if settings.usage_path else "sample"}

@@ -17,6 +17,7 @@ from greenops_pipelines.redaction import one_line
 # A time of day has to stand before the offset: the "-01" that ends a bare date is none.
 _ZONED = r"\d:\d\d(:\d\d(\.\d+)?)?\s*(Z|[+-]\d\d(:?\d\d)?)$"
 _DELIMITERS = ",;\t"
+_EMPTY = pa.schema([pa.field("position", pa.int64()), pa.field("line", pa.int64())]).empty_table()
 
 
 def matching(pattern: str, variable: str) -> list[Path]:
@@ -46,7 +47,12 @@ def opened(path: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, Mapping[str,
         try:
             rows = _csv(path) if _is_csv(path) else connection.sql("from read_parquet(?)", params=[str(path)])
             connection.register("file", rows if isinstance(rows, pa.Table) else rows.to_arrow_table())
-            numbered = connection.sql(f"select row_number() over () + {int(_is_csv(path))} as line, * from file")
+            connection.register("numbers", _lines(path, rows.num_rows) if isinstance(rows, pa.Table) else _EMPTY)
+            number = "select coalesce(n.line, f.position) as line, f.* exclude (position) from"
+            numbered = connection.sql(
+                f"{number} (select row_number() over () as position, * from file) as f "
+                "left join numbers as n on n.position = f.position order by f.position"
+            )
             types = dict(zip(numbered.columns, map(str, numbered.types), strict=True))
             connection.register("rows_of_file", numbered.to_arrow_table())
             yield connection, types
@@ -75,6 +81,13 @@ def instant(column: str, types: Mapping[str, str], path: Path) -> str:
 
 def _is_csv(path: Path) -> bool:
     return path.suffix.lower() == ".csv"
+
+
+def _lines(path: Path, rows: int) -> pa.Table:
+    """The line that each row begins in. Empty lines are no rows; a text of several lines makes that all but unknown."""
+    filled = [number for number, line in enumerate(path.read_bytes().splitlines(), 1) if line]
+    lines = filled[1:] if len(filled) == rows + 1 else list(range(2, rows + 2))
+    return pa.table({"position": range(1, rows + 1), "line": lines}, schema=_EMPTY.schema)
 
 
 def _csv(path: Path) -> pa.Table:
