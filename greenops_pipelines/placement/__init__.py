@@ -1,0 +1,1 @@
+"""Carbon-aware placement: which work may run where and when, and where and when it runs."""
