@@ -2,11 +2,18 @@
 
 import dagster as dg
 
-from assets.conditions import FOLLOW_INPUTS
+from assets.conditions import FOLLOW_INPUTS, ONCE
 from assets.partitions import DAILY
 from assets.schemas import schema_check
-from greenops_pipelines.lake.tables import CARBON_FORECAST, CARBON_INTENSITY, EMISSION_FACTORS, RESOURCE_USAGE
-from greenops_pipelines.resources import Platform, permanent_faults, proven, written
+from greenops_pipelines.lake.tables import (
+    CARBON_FORECAST,
+    CARBON_INTENSITY,
+    CARBON_OUTLOOK,
+    EMISSION_FACTORS,
+    FORECAST_SCORES,
+    RESOURCE_USAGE,
+)
+from greenops_pipelines.resources import Platform, checked, permanent_faults, proven, table_metadata, written
 
 _OWNERS = ["team:sustainability"]
 _RETRY = dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
@@ -73,6 +80,53 @@ def forecast(context: dg.AssetExecutionContext, platform: Platform) -> dg.Materi
         "zones that failed": "; ".join(f"{z.zone}: {z.error}" for z in done.failed) or "none",
     }
     return dg.MaterializeResult(metadata=written(done.written, figures))
+
+
+@dg.asset(
+    key=["carbon", "outlook"],
+    group_name="carbon",
+    owners=_OWNERS,
+    kinds={"parquet"},
+    code_version="1",
+    deps=[["carbon", "forecast"], ["carbon", "intensity"]],
+    automation_condition=FOLLOW_INPUTS,
+    description=CARBON_OUTLOOK.comment + " Where the provider says nothing, our own forecast from the zone's past.",
+)
+def outlook(platform: Platform) -> dg.MaterializeResult[None]:
+    """The next three days of every declared zone."""
+    from greenops_pipelines.carbon import outlook as library
+
+    with permanent_faults():
+        lake, provider = platform.lake(), platform.carbon()
+        found = library.outlook(lake, provider.name, platform.zones(), platform.now())
+    result = lake.write(CARBON_OUTLOOK, found.rows)
+    figures = {
+        **{f"intervals by {method}": count for method, count in found.counts.items()},
+        "intervals that nobody knows": found.missing,
+        "zones that nobody knows": ", ".join(found.empty_zones) or "none",
+    }
+    return dg.MaterializeResult(metadata=written(result, figures))
+
+
+@dg.asset(
+    key=["carbon", "forecast_scores"],
+    group_name="carbon",
+    owners=_OWNERS,
+    kinds={"parquet"},
+    code_version="1",
+    deps=[["carbon", "forecast"], ["carbon", "intensity"]],
+    automation_condition=ONCE,
+    description=FORECAST_SCORES.comment,
+)
+def forecast_scores(platform: Platform) -> dg.MaterializeResult[None]:
+    """Replay every method over the record, and the provider's forecasts as they were issued."""
+    from greenops_pipelines.carbon.forecast_scores import day_ahead, score
+
+    with permanent_faults():
+        lake, provider = platform.lake(), platform.carbon()
+        rows = score(lake, provider.name, platform.zones(), platform.now())
+    result = lake.write(FORECAST_SCORES, rows)
+    return dg.MaterializeResult(metadata=written(result, {"a day ahead": table_metadata(day_ahead(rows), 60)}))
 
 
 @dg.asset(
@@ -175,15 +229,37 @@ def residency(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.
     return proven(context, platform, measurement, "J2.3", ["resource_usage"], dg.AssetCheckSeverity.ERROR)
 
 
-ASSETS = [intensity, forecast, usage, emission_factors]
+@dg.asset_check(asset=["carbon", "outlook"], description="Something is known of every zone's next 24 hours.")
+def ahead(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
+    """Says how much of it is our own forecast: a fallback that nobody sees is a wrong forecast in waiting."""
+    from greenops_pipelines.carbon import checks
+
+    return checked(context, platform, checks.outlook_ahead(platform.lake(), platform.zones()))
+
+
+@dg.asset_check(
+    asset=["carbon", "forecast_scores"], description="The forecasts of at least 95 % of the zones have a score."
+)
+def scored(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
+    """Error and regret: what a forecast is worth is the saving that it does not lose."""
+    from greenops_pipelines.carbon import checks
+
+    return checked(context, platform, checks.forecasts_scored(platform.lake(), platform.carbon(), platform.zones()))
+
+
+ASSETS = [intensity, forecast, outlook, forecast_scores, usage, emission_factors]
 CHECKS = [
     schema_check("carbon/intensity", CARBON_INTENSITY),
     schema_check("carbon/forecast", CARBON_FORECAST),
+    schema_check("carbon/outlook", CARBON_OUTLOOK),
+    schema_check("carbon/forecast_scores", FORECAST_SCORES),
     schema_check("carbon/usage", RESOURCE_USAGE),
     schema_check("carbon/emission_factors", EMISSION_FACTORS),
     completeness,
     freshness,
     estimated_share,
     horizon,
+    ahead,
+    scored,
     residency,
 ]

@@ -25,14 +25,23 @@ _UNSOUND = (
 # asked. Two runs that overlap on an asset leave the check of the one planned last, and the materialisation of the one that
 # wrote last: if those are two runs, `check_passed` is false until the asset is made again, which for a file in ops/ may
 # be in a month.
-FOLLOW_INPUTS = (
-    dg.AutomationCondition.in_latest_time_window()
-    & (dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()).since(_HANDLED)
-    & ~dg.AutomationCondition.any_deps_missing().ignore(_INGESTED)
+_SOUND_INPUTS = (
+    ~dg.AutomationCondition.any_deps_missing().ignore(_INGESTED)
     & ~dg.AutomationCondition.any_deps_in_progress()
     & ~dg.AutomationCondition.in_progress()
     & dg.AutomationCondition.all_deps_blocking_checks_passed().allow(_INGESTED)
     & ~dg.AutomationCondition.any_deps_match(
         dg.AutomationCondition.any_checks_match(_UNSOUND, blocking_only=True)
     ).ignore(_INGESTED)
+)
+
+FOLLOW_INPUTS = (
+    dg.AutomationCondition.in_latest_time_window()
+    & (dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()).since(_HANDLED)
+    & _SOUND_INPUTS
 ).with_label("after its inputs changed, none of their blocking checks failed or under way")
+
+ONCE = (dg.AutomationCondition.newly_missing().since(_HANDLED) & _SOUND_INPUTS).with_label(
+    "once, where there is none yet; a schedule makes it anew"
+)
+"""What is too dear to follow every change of its inputs, while what reads it must not wait for the schedule's first turn."""

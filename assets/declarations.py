@@ -3,8 +3,8 @@
 import dagster as dg
 
 from assets.schemas import schema_check
-from greenops_pipelines.lake.tables import REGIONS, TENANTS
-from greenops_pipelines.resources import Platform, written
+from greenops_pipelines.lake.tables import REGIONS, TENANTS, WORKLOADS
+from greenops_pipelines.resources import Platform, permanent_faults, written
 
 
 @dg.asset(
@@ -50,5 +50,36 @@ def tenants(platform: Platform) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
 
 
-ASSETS = [regions, tenants]
-CHECKS = [schema_check("ops/regions", REGIONS), schema_check("ops/tenants", TENANTS)]
+@dg.asset(
+    key=["ops", "workloads"],
+    group_name="ops",
+    owners=["team:platform"],
+    kinds={"yaml", "parquet"},
+    code_version="1",
+    deps=[["ops", "regions"], ["ops", "tenants"]],
+    description=WORKLOADS.comment,
+)
+def workloads(platform: Platform) -> dg.MaterializeResult[None]:
+    """Workloads with power, home and the regions that residency and latency leave them."""
+    from greenops_pipelines.placement.workloads import workloads_table
+
+    with permanent_faults():
+        declared = platform.workloads()
+    rows = workloads_table(declared)
+    result = platform.lake().write(WORKLOADS, rows)
+    limits = declared.settings.capacity_kw
+    figures = {
+        "workloads": rows.num_rows,
+        "interruptible": sum(rows["interruptible"].to_pylist()),
+        "policy": declared.settings.policy,
+        "room for placed work": ", ".join(f"{name} {kw:g} kW" for name, kw in limits.items()) or "no limits",
+    }
+    return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
+
+
+ASSETS = [regions, tenants, workloads]
+CHECKS = [
+    schema_check("ops/regions", REGIONS),
+    schema_check("ops/tenants", TENANTS),
+    schema_check("ops/workloads", WORKLOADS),
+]

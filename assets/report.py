@@ -46,6 +46,7 @@ def scorecard(platform: Platform) -> dg.MaterializeResult[None]:
         ["carbon", "emissions_daily"],
         ["carbon", "sci_daily"],
         ["carbon", "coverage_daily"],
+        ["placement", "avoided_monthly"],
     ],
     automation_condition=FOLLOW_INPUTS,
     op_tags=_LAST,

@@ -11,15 +11,19 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from greenops_pipelines import __version__
 from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError
 from greenops_pipelines.evidence import commands as evidence
-from greenops_pipelines.settings import load_settings
+from greenops_pipelines.placement import commands as placement
+from greenops_pipelines.settings import Settings, load_settings
 from greenops_pipelines.slo import commands as slo
+
+if TYPE_CHECKING:
+    from greenops_pipelines.lake import Lake
 
 app = typer.Typer(
     name="greenops",
@@ -31,6 +35,7 @@ app = typer.Typer(
 carbon = typer.Typer(help="Carbon intensity.", no_args_is_help=True)
 app.add_typer(carbon, name="carbon")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(placement.app, name="placement")
 app.add_typer(slo.app, name="slo")
 
 # Click's class, or Typer's own copy of it: that depends on Typer's release.
@@ -46,13 +51,21 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _lake(settings: Settings) -> Lake:
+    from greenops_pipelines import wiring
+
+    return wiring.lake(settings)
+
+
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Shared options."""
+    """Shared options, and what the domains' commands are given."""
+    context.obj = _lake
 
 
 @app.command()
@@ -178,6 +191,36 @@ def fetch(
     from greenops_pipelines.console import show_rows
 
     show_rows(rows.select(["datetime", "carbon_intensity_g_per_kwh", "is_estimated"]), f"{zone}, {source.name}")
+
+
+@carbon.command()
+def keda(
+    zone: Annotated[str | None, typer.Option(help="Grid zone, e.g. DE.")] = None,
+    region: Annotated[str | None, typer.Option(help="Or a region of ops/regions.yaml: its zone.")] = None,
+    out: Annotated[str, typer.Option(help="A folder for <name>.yaml; - prints it.")] = "-",
+    name: Annotated[str, typer.Option(help="Of the ConfigMap.")] = "carbon-intensity",
+    namespace: Annotated[str, typer.Option(help="Of the ConfigMap.")] = "kube-system",
+) -> None:
+    """The forecast of a zone as a ConfigMap for the Carbon Aware KEDA Operator: `... | kubectl apply -f -`."""
+    from greenops_pipelines import gitops
+    from greenops_pipelines.carbon.keda import config_map
+    from greenops_pipelines.carbon.regions import read_regions
+
+    if (zone is None) == (region is None):
+        raise BadInput(f"--zone, --region: found {'neither' if zone is None else 'both'}, allowed: one of them")
+    settings = load_settings()
+    if region is not None:
+        zones = {each.region: each.zone for each in read_regions(settings.ops_dir)}
+        if region not in zones:
+            raise BadInput(f"--region: found {region}, allowed: {', '.join(sorted(zones))}")
+        zone = zones[region]
+    outlook = _lake(settings).query("from carbon_outlook")
+    text = config_map(outlook, zone or "", settings.carbon_provider, datetime.now(UTC), name, namespace)
+    if out == "-":
+        typer.echo(text, nl=False)
+    else:
+        gitops.put(Path(out), f"{name}.yaml", text)
+        typer.echo(str(Path(out) / f"{name}.yaml"))
 
 
 def _instant(text: str, option: str) -> datetime:

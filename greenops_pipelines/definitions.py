@@ -10,20 +10,21 @@ from typing import Any
 
 import dagster as dg
 
-from assets import carbon, declarations, evidence, lake, marts, report, slo
+from assets import carbon, declarations, evidence, lake, marts, placement, report, slo
 from greenops_pipelines import wiring
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
 from sensors import carbon as carbon_sensors
 from sensors import evidence as evidence_sensors
 from sensors import graph, maintenance
+from sensors import placement as placement_sensors
 from sensors import slo as slo_sensors
 
 
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors; `resources` replaces the default `platform`."""
     mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
-    tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *mart_assets]
+    tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *placement.ASSETS, *mart_assets]
     # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
     used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
@@ -33,20 +34,29 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *declarations.CHECKS,
             *slo.CHECKS,
             *carbon.CHECKS,
+            *placement.CHECKS,
             *mart_checks,
             *marts.CHECKS,
             *lake_checks,
             *evidence.CHECKS,
             *report.CHECKS,
         ],
-        jobs=[*carbon_sensors.JOBS, *evidence_sensors.JOBS, *graph.JOBS, *maintenance.JOBS, *slo_sensors.JOBS],
+        jobs=[
+            *carbon_sensors.JOBS,
+            *evidence_sensors.JOBS,
+            *graph.JOBS,
+            *maintenance.JOBS,
+            *placement_sensors.JOBS,
+            *slo_sensors.JOBS,
+        ],
         schedules=[
             *carbon_sensors.SCHEDULES,
             *evidence_sensors.SCHEDULES,
             *maintenance.SCHEDULES,
+            *placement_sensors.SCHEDULES,
             *slo_sensors.SCHEDULES,
         ],
-        sensors=graph.SENSORS,
+        sensors=[*graph.SENSORS, *maintenance.SENSORS, *placement_sensors.SENSORS],
         resources=resources or {"platform": Platform()},
         executor=dg.in_process_executor,
     )

@@ -46,6 +46,7 @@ def examine() -> list[Finding]:
         ("carbon intensity", _carbon),
         ("resource usage", _usage),
         ("warehouse", _warehouse),
+        ("kubernetes", _kubernetes),
         ("UI port", _port),
     ]
     return [*misspelt, *(_look(subject, look, settings) for subject, look in looks)]
@@ -78,10 +79,12 @@ def _home(settings: Settings) -> Finding:
 
 def _ops(settings: Settings) -> Finding:
     from greenops_pipelines.carbon.regions import read_regions, read_tenants
+    from greenops_pipelines.placement.workloads import read_workloads
 
     regions = read_regions(settings.ops_dir)
     tenants = read_tenants(settings.ops_dir, regions)
-    return Finding("ops/", "fine", f"{len(regions)} regions, {len(tenants)} tenants")
+    workloads = read_workloads(settings.ops_dir, regions, tenants).workloads
+    return Finding("ops/", "fine", f"{len(regions)} regions, {len(tenants)} tenants, {len(workloads)} workloads")
 
 
 def _slos(settings: Settings) -> Finding:
@@ -128,7 +131,7 @@ def _carbon(settings: Settings) -> Finding:
             "carbon intensity",
             "missing",
             f"sample data for {len(zones)} zones",
-            "GREENOPS_CARBON_PROVIDER=energy-charts  # no key; or uk-neso (no key), electricity-maps, file",
+            "GREENOPS_CARBON_PROVIDER=energy-charts  # no key; or uk-neso (no key), electricity-maps, watttime, file",
         )
     span = source.span()
     if span is None:
@@ -169,6 +172,40 @@ def _warehouse(settings: Settings) -> Finding:
             "delete it and run: greenops run --select lake/warehouse",
         )
     return Finding("warehouse", "fine", str(settings.warehouse))
+
+
+def _kubernetes(settings: Settings) -> Finding:
+    from greenops_pipelines.carbon.regions import read_regions, read_tenants
+    from greenops_pipelines.placement.kube_api import Cluster, Pace
+    from greenops_pipelines.placement.requests import KubernetesRunner
+    from greenops_pipelines.placement.workloads import read_workloads
+
+    if not settings.context_of:
+        detail = "dry run: Jobs are rendered below gitops/k8s/jobs, and none is started"
+        return Finding(
+            "kubernetes", "missing", detail, "GREENOPS_KUBE_CONTEXTS=<region>=<context>[,<region>=<context>]"
+        )
+    regions = read_regions(settings.ops_dir)
+    if unknown := sorted(set(settings.context_of) - {region.region for region in regions}):
+        detail = f"GREENOPS_KUBE_CONTEXTS: found {', '.join(unknown)}, allowed: regions of regions.yaml"
+        return Finding("kubernetes", "broken", detail)
+    work = read_workloads(settings.ops_dir, regions, read_tenants(settings.ops_dir, regions)).workloads
+    runners = [workload.work.runner for workload in work]
+    namespaces = sorted({runner.namespace for runner in runners if isinstance(runner, KubernetesRunner)})
+    state: State = "fine"
+    details = []
+    for region, context in settings.context_of.items():
+        try:
+            cluster = Cluster(region, context, settings, Pace(connect=3, answer=5, credentials=15))
+            version = cluster.version()
+            for namespace in namespaces:
+                cluster.job(namespace, "asked-by-doctor")
+                cluster.pods(namespace, "greenops.io/attempt=0")
+            details.append(f"{region}={context} answers: {version}")
+        except GreenopsError as error:
+            state = "broken"
+            details.append(str(error))
+    return Finding("kubernetes", state, "; ".join(details))
 
 
 def _port(settings: Settings) -> Finding:

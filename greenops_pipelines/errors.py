@@ -36,6 +36,10 @@ class SchemaViolation(PermanentError):
     """Rows do not fit the table they were meant for: table, column, row and value."""
 
 
+class ResidencyViolation(PermanentError):
+    """Work or data of a tenant would leave the area it is bound to: tenant, area, region and its area."""
+
+
 class ObjectExists(PermanentError):
     """A write-once object is there already."""
 

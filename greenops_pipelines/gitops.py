@@ -3,7 +3,8 @@
     write(folder, {"observability/prometheus/rules/slo-alerts.yaml": text, ...}, owner="slo")
 
 Domains render into one tree. Files that an owner's earlier render wrote and this one does not are removed; files of other
-owners and of people stay. Not here: what is rendered.
+owners and of people stay. What comes one file at a time, and stays, is `put` there without a manifest. Not here: what is
+rendered.
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ def write(folder: Path, files: Mapping[str, str], owner: str) -> Rendered:
     text = "".join(f"{hashlib.sha256(files[path].encode()).hexdigest()}  {path}\n" for path in sorted(files))
     _put(folder / manifest(owner), text)
     return Rendered(folder, len(files), changed, removed, hashlib.sha256(text.encode()).hexdigest())
+
+
+def put(folder: Path, path: str, text: str) -> Path:
+    """One file of the tree, whole or not at all; the path it lies at. Raises as `write`."""
+    if not _SAFE.fullmatch(path):
+        raise BadInput(f"rendered file: found the path {path!r}, allowed: a plain path below the folder")
+    _put(folder / path, text)
+    return folder / path
 
 
 def _known(path: Path) -> set[str]:

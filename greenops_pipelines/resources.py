@@ -6,7 +6,7 @@ Also here: how the library's results are shown in Dagster (metadata of a write, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from greenops_pipelines.evidence.opening import Evidence
     from greenops_pipelines.lake import Lake, Table, Written
     from greenops_pipelines.lake.dbt import Project
+    from greenops_pipelines.placement.due import Found
+    from greenops_pipelines.placement.launching import Report
+    from greenops_pipelines.placement.ledger import Ledger
+    from greenops_pipelines.placement.workloads import Workloads
     from greenops_pipelines.slo.rendering import Slos
 
 _log = logging.getLogger(__name__)
@@ -61,6 +65,37 @@ class Platform(dg.ConfigurableResource[Any]):
         from greenops_pipelines.carbon.regions import read_tenants
 
         return read_tenants(self.settings().ops_dir, self.regions())
+
+    def workloads(self) -> Workloads:
+        """Work that may wait or move, as declared, and how it is placed."""
+        from greenops_pipelines.placement.workloads import read_workloads
+
+        return read_workloads(self.settings().ops_dir, self.regions(), self.tenants())
+
+    def ledger(self) -> Ledger:
+        """What was decided and done about work that may wait."""
+        from greenops_pipelines.placement.ledger import Ledger
+
+        return Ledger(self.settings().dispatches)
+
+    def due(self, but: Collection[str], limit: int) -> Found:
+        """Placed work to be launched now, none of it in `but`."""
+        from greenops_pipelines.placement.due import find
+
+        return find(self.lake(), self.ledger(), self.now(), but, limit)
+
+    def launch(self, key: str, run_id: str) -> Report:
+        """One attempt at placed work, recorded as the run's."""
+        from greenops_pipelines.placement.launching import launch
+
+        with permanent_faults():
+            return launch(self.settings(), self.lake(), self.workloads(), key, run_id, self.now)
+
+    def new_work(self) -> str:
+        """A digest of what was submitted and is not planned; empty where there is nothing."""
+        from greenops_pipelines.placement.queue import new_work
+
+        return new_work(self.settings())
 
     def zones(self) -> list[str]:
         """Grid zones of the declared regions, each once."""

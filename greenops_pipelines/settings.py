@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from greenops_pipelines.errors import ConfigurationError
 
-CarbonProvider = Literal["sample", "file", "electricity-maps", "energy-charts", "uk-neso"]
+CarbonProvider = Literal["sample", "file", "electricity-maps", "energy-charts", "uk-neso", "watttime"]
 EmissionFactorType = Literal["lifecycle", "direct"]
 
 _PREFIX = "GREENOPS_"
@@ -43,6 +44,12 @@ class Settings(BaseSettings):
     carbon_provider: CarbonProvider = Field("sample", description="Where carbon intensity comes from")
     carbon_path: str = Field("", description="File or glob for the provider `file` (CSV or Parquet)")
     carbon_token: SecretStr = Field(SecretStr(""), description="Electricity Maps API token")
+    carbon_user: str = Field("", description="WattTime account")
+    carbon_password: SecretStr = Field(SecretStr(""), description="Its password")
+    watttime_regions: str = Field(
+        "DE=DE,FR=FR,ES=ES,IE=IE,GB=UK,US-MIDA-PJM=PJM_DC,US-CAL-CISO=CAISO_NORTH,CA-QC=HQ",
+        description="Zones that WattTime is asked for: zone=region[,zone=region]",
+    )
     carbon_api_version: Literal["v4", "v3"] = Field("v4", description="Electricity Maps API version")
     carbon_emission_factors: EmissionFactorType = Field("lifecycle", description="lifecycle or direct, where offered")
     carbon_lookback_days: int = Field(3, ge=1, le=30, description="Days fetched again each hour, for revisions")
@@ -69,6 +76,12 @@ class Settings(BaseSettings):
     )
     evidence_checkpoints_region: str = Field("", description="Region of that bucket; empty: GREENOPS_S3_REGION")
 
+    kube_contexts: str = Field(
+        "",
+        description="Where Jobs run: region=context[,region=context] of the kubeconfig; empty: rendered, not applied",
+    )
+    kubeconfig: str = Field("", description="File with those contexts; empty: KUBECONFIG, or ~/.kube/config")
+
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI on 127.0.0.1")
     retention_days: int = Field(90, ge=1, description="Days that Dagster's run history is kept")
 
@@ -79,6 +92,28 @@ class Settings(BaseSettings):
             return value.expanduser().absolute()
         except RuntimeError as error:
             raise ValueError(f"{error} for the ~") from None
+
+    @field_validator("kube_contexts", mode="after")
+    @classmethod
+    def _contexts(cls, value: str) -> str:
+        _parsed_contexts(value)
+        return value
+
+    @field_validator("watttime_regions", mode="after")
+    @classmethod
+    def _regions(cls, value: str) -> str:
+        _parsed_regions(value)
+        return value
+
+    @property
+    def watttime_region_of(self) -> dict[str, str]:
+        """Zone to WattTime's region."""
+        return _parsed_regions(self.watttime_regions)
+
+    @property
+    def context_of(self) -> dict[str, str]:
+        """Region to the context of the kubeconfig in which its Jobs run."""
+        return _parsed_contexts(self.kube_contexts)
 
     @property
     def dagster_home(self) -> Path:
@@ -100,6 +135,38 @@ class Settings(BaseSettings):
     def scratch(self) -> Path:
         return self.home / "scratch"
 
+    @property
+    def inbox(self) -> Path:
+        return self.home / "inbox"
+
+    @property
+    def dispatches(self) -> Path:
+        return self.home / "dispatches"
+
+    @property
+    def submissions(self) -> Path:
+        return self.home / "submissions"
+
+
+def _parsed_contexts(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        region, _, context = (half.strip() for half in part.partition("="))
+        # Cloud providers' names of contexts hold colons, slashes, dots and at signs.
+        if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", region, re.ASCII) or not re.fullmatch(r"[^\s,]+", context):
+            raise ValueError(f"{part!r} is not region=context, such as eu-central-1=prod-eu")
+        if region in found:
+            raise ValueError(f"{region} stands twice; each region has one context")
+        found[region] = context
+    return found
+
+
+def _parsed_regions(value: str) -> dict[str, str]:
+    pairs = [pair.strip().partition("=") for pair in value.split(",") if pair.strip()]
+    if any(not zone or not region for zone, _, region in pairs) or len({zone for zone, _, _ in pairs}) < len(pairs):
+        raise ValueError("allowed: zone=region pairs separated by commas, each zone once")
+    return {zone: region for zone, _, region in pairs}
+
 
 def load_settings() -> Settings:
     """Settings from the environment; raises `ConfigurationError` naming the variable, found and allowed."""
@@ -108,7 +175,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         variable = _PREFIX + str(first["loc"][0]).upper()
-        secret = "TOKEN" in variable or "SECRET" in variable
+        secret = any(word in variable for word in ("TOKEN", "SECRET", "PASSWORD"))
         found = "(hidden)" if secret else repr(first["input"])
         raise ConfigurationError(f"{variable}: found {found}; {first['msg'][0].lower()}{first['msg'][1:]}") from None
     except UnicodeDecodeError as error:

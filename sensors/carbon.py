@@ -5,6 +5,7 @@ from datetime import UTC, timedelta
 import dagster as dg
 
 from greenops_pipelines.settings import load_settings
+from sensors.lanes import GRAPH
 
 _RANGE_START = "dagster/asset_partition_range_start"
 _RANGE_END = "dagster/asset_partition_range_end"
@@ -12,11 +13,15 @@ _RANGE_END = "dagster/asset_partition_range_end"
 INGEST = dg.define_asset_job(
     "carbon_ingest",
     selection=dg.AssetSelection.assets(["carbon", "intensity"], ["carbon", "usage"]),
+    tags=GRAPH,
     description="Carbon intensity and resource usage of a range of UTC days, in one run.",
 )
 
 FORECAST = dg.define_asset_job(
-    "carbon_forecast", selection=dg.AssetSelection.assets(["carbon", "forecast"]), description="The newest forecasts."
+    "carbon_forecast",
+    selection=dg.AssetSelection.assets(["carbon", "forecast"]),
+    tags=GRAPH,
+    description="The newest forecasts.",
 )
 
 

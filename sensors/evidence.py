@@ -4,9 +4,12 @@ from datetime import UTC
 
 import dagster as dg
 
+from sensors.lanes import GRAPH
+
 SIGN = dg.define_asset_job(
     "evidence_daily",
     selection=dg.AssetSelection.assets(["report", "scorecard"], ["report", "carbon"], ["evidence", "scorecard"]),
+    tags=GRAPH,
     description="The scorecard and the report of this moment, signed and filed.",
 )
 

@@ -5,10 +5,12 @@ import hashlib
 import dagster as dg
 
 from greenops_pipelines.settings import load_settings
+from sensors.lanes import GRAPH
 
 DECLARATIONS = dg.define_asset_job(
     "declarations",
     selection=dg.AssetSelection.groups("ops", "slo") | dg.AssetSelection.assets(["carbon", "emission_factors"]),
+    tags=GRAPH,
     description="What operators declare in ops/ and what is rendered from it, and the emission factors, as tables.",
 )
 
@@ -17,6 +19,7 @@ FOLLOW = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.all(),
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=30,
+    run_tags=GRAPH,
     description="Launches assets whose inputs changed: marts after ingestion, the warehouse and reports after the marts.",
 )
 

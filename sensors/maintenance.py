@@ -1,10 +1,11 @@
-"""What keeps the house clean: compaction of small files, and retention of Dagster's run history."""
+"""What keeps the house clean: compaction of small files, retention of Dagster's run history, runs that died."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from greenops_pipelines.resources import Platform
+from sensors.orphans import end_orphans
 
 _RUNS_PER_TICK = 500
 
@@ -54,5 +55,20 @@ def maintenance_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"maintenance:{context.scheduled_execution_time.astimezone(UTC):%Y-%m-%d}")
 
 
+@dg.sensor(
+    name="orphaned_runs",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=60,
+    description="Ends runs whose process is gone, so that what waits behind them does not wait for their time limit.",
+)
+def orphaned_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """It asks for no run."""
+    ended = end_orphans(context.instance)
+    for run_id in ended:
+        context.log.warning(f"run {run_id}: its process is gone; it counts as failed")
+    return dg.SkipReason(f"{len(ended)} runs whose process is gone were ended")
+
+
 JOBS = [maintenance]
 SCHEDULES = [maintenance_daily]
+SENSORS = [orphaned_runs]

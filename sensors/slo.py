@@ -4,9 +4,12 @@ from datetime import UTC
 
 import dagster as dg
 
+from sensors.lanes import GRAPH
+
 CERTIFY = dg.define_asset_job(
     "slo_certify",
     selection=dg.AssetSelection.groups("slo"),
+    tags=GRAPH,
     description="SLO definitions, rendered rules, and certificates confirmed by Prometheus' own rule tests.",
 )
 

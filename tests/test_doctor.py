@@ -13,6 +13,7 @@ from greenops_pipelines import wiring
 from greenops_pipelines.doctor import Finding, examine
 from greenops_pipelines.settings import load_settings
 from tests.carbon.small_lake import ROOT
+from tests.placement.kube_double import KubeDouble
 
 SUBJECTS = [
     "home",
@@ -24,6 +25,7 @@ SUBJECTS = [
     "carbon intensity",
     "resource usage",
     "warehouse",
+    "kubernetes",
     "UI port",
 ]
 
@@ -61,15 +63,16 @@ def test_a_fresh_home_lacks_data_and_a_run_and_is_not_broken() -> None:
         "carbon intensity": "missing",
         "resource usage": "missing",
         "warehouse": "missing",
+        "kubernetes": "missing",
     }
     assert all(f.advice for f in found if f.state != "fine")
-    assert finding("ops/").detail == "12 regions, 8 tenants"
+    assert finding("ops/").detail == "12 regions, 8 tenants, 10 workloads"
     assert finding("SLOs").detail == "22 SLOs of 5 services, 24 alerts"
     assert finding("warehouse").advice == "greenops run"
     assert finding("carbon intensity").detail == "sample data for 12 zones"
 
 
-@pytest.mark.parametrize("subject", ["carbon intensity", "resource usage"])
+@pytest.mark.parametrize("subject", ["carbon intensity", "resource usage", "kubernetes"])
 def test_the_advice_is_a_line_that_can_be_added(subject: str) -> None:
     assert re.fullmatch(r"GREENOPS_[A-Z_]+=\S.*", finding(subject).advice)
 
@@ -183,6 +186,29 @@ def test_a_bucket_that_does_not_answer_is_broken(monkeypatch: pytest.MonkeyPatch
     assert "GREENOPS_S3_ENDPOINT" in found.advice + found.detail
     monkeypatch.setenv("GREENOPS_LAKE_URL", "https://lake")
     assert finding("lake").detail.startswith("GREENOPS_LAKE_URL: found 'https://lake', allowed: s3://bucket")
+
+
+def test_each_regions_cluster_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = KubeDouble()
+    monkeypatch.setenv("GREENOPS_KUBECONFIG", str(cluster.kubeconfig(tmp_path)))
+    monkeypatch.setenv("GREENOPS_KUBE_CONTEXTS", "eu-central-1=prod-eu")
+    found = finding("kubernetes")
+    assert (found.state, found.detail) == ("fine", "eu-central-1=prod-eu answers: v1.33.1")
+    monkeypatch.setenv("GREENOPS_KUBE_CONTEXTS", "eu-central-1=prod-eu,us-east-1=prod-us")
+    found = finding("kubernetes")
+    assert found.state == "broken"
+    assert found.detail.startswith(
+        "eu-central-1=prod-eu answers: v1.33.1; GREENOPS_KUBE_CONTEXTS: found us-east-1=prod-us"
+    )
+    monkeypatch.setenv("GREENOPS_KUBE_CONTEXTS", "eu-central-1=prod-eu,mars=prod-eu")
+    assert finding("kubernetes").detail == "GREENOPS_KUBE_CONTEXTS: found mars, allowed: regions of regions.yaml"
+    cluster.kubeconfig(tmp_path, token="wrong-t0ken")  # noqa: S106
+    monkeypatch.setenv("GREENOPS_KUBE_CONTEXTS", "eu-central-1=prod-eu")
+    assert finding("kubernetes").detail == (
+        "kubernetes: region eu-central-1, context prod-eu: version: answered 401: Unauthorized"
+    )
+    cluster.stop()
+    assert finding("kubernetes").state == "broken"
 
 
 def test_a_port_in_use_is_named_with_another_one(free_port: int) -> None:

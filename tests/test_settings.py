@@ -54,12 +54,15 @@ def test_loading_the_example_gives_exactly_the_defaults(empty_folder: Path) -> N
         "s3_endpoint",
         "carbon_path",
         "carbon_base_url",
+        "carbon_user",
         "evidence_url",
         "evidence_key",
         "evidence_tsa_url",
         "evidence_tsa_ca",
         "evidence_checkpoints",
         "evidence_checkpoints_region",
+        "kube_contexts",
+        "kubeconfig",
         "usage_path",
     }
     assert unknown_variables() == {}
@@ -108,7 +111,7 @@ def test_paths_are_absolute_and_follow_the_home(empty_folder: Path, monkeypatch:
         (
             "GREENOPS_CARBON_PROVIDER",
             "electricitymaps",
-            "found 'electricitymaps'; input should be 'sample', 'file', 'electricity-maps', 'energy-charts' or 'uk-neso'",
+            "found 'electricitymaps'; input should be 'sample', 'file', 'electricity-maps', 'energy-charts', 'uk-neso' or 'watttime'",
         ),
         ("GREENOPS_RUN_DAYS", "many", "found 'many'; input should be a valid integer"),
         ("GREENOPS_RUN_DAYS", "0", "found '0'; input should be greater than or equal to 1"),
@@ -116,6 +119,14 @@ def test_paths_are_absolute_and_follow_the_home(empty_folder: Path, monkeypatch:
         ("GREENOPS_UI_PORT", "65536", "found '65536'; input should be less than or equal to 65535"),
         ("GREENOPS_CARBON_API_VERSION", "v5", "found 'v5'; input should be 'v4' or 'v3'"),
         ("GREENOPS_HOME", "~nobody-of-this-name/x", "found '~nobody-of-this-name/x'; value error, "),
+        (
+            "GREENOPS_KUBE_CONTEXTS",
+            "eu-central-1=a,prod-eu",
+            "found 'eu-central-1=a,prod-eu'; value error, 'prod-eu' is not region=context, such as eu-central-1=prod-eu",
+        ),
+        ("GREENOPS_KUBE_CONTEXTS", "EU=a", "found 'EU=a'; value error, 'EU=a' is not region=context, "),
+        ("GREENOPS_KUBE_CONTEXTS", "eu=a b", "found 'eu=a b'; value error, 'eu=a b' is not region=context, "),
+        ("GREENOPS_KUBE_CONTEXTS", "eu=a,eu=b", "found 'eu=a,eu=b'; value error, eu stands twice; "),
         ("GREENOPS_RUN_DAYS", "7\n8", r"found '7\n8'; "),
     ],
 )
@@ -124,6 +135,13 @@ def test_a_bad_value_gives_one_line_that_names_the_variable(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert refusal().startswith(f"{name}: {message}")
+
+
+def test_contexts_are_read_by_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().context_of == {}
+    arn = "arn:aws:eks:us-east-1:111122223333:cluster/prod"
+    monkeypatch.setenv("GREENOPS_KUBE_CONTEXTS", f"eu-central-1=admin@prod-eu, us-east-1={arn},")
+    assert load_settings().context_of == {"eu-central-1": "admin@prod-eu", "us-east-1": arn}
 
 
 def test_a_bad_value_in_the_file_is_named_too(empty_folder: Path) -> None:

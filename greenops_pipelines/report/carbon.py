@@ -150,6 +150,16 @@ def _figures(lake: Lake) -> dict[str, Any]:
                 group by all order by sci desc
                 """
             ),
+            "avoided": rows(
+                f"""
+                select tenant, region, home_region, sum(settled_jobs)::bigint as jobs, sum(unsettled_jobs)::bigint as waiting,
+                    sum(scope3_location_based_kg) as emitted_kg, sum(at_home_at_once_kg) as home_kg,
+                    sum(avoided_kg) as avoided_kg, sum(expected_avoided_kg) as expected_kg
+                from avoided_emissions_monthly
+                where month > (select max(month) from avoided_emissions_monthly) - {LONGEST_DAYS}
+                group by all having sum(settled_jobs + unsettled_jobs) > 0 order by avoided_kg desc nulls last, tenant, region
+                """
+            ),
             "grids": rows(
                 """
                 select zone, avg(carbon_intensity_g_per_kwh) as mean, min(carbon_intensity_g_per_kwh) as low,

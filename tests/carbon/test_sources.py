@@ -22,7 +22,8 @@ DECLARED = ["DE", "GB", "FR"]
 
 
 def settings(folder: Path, **values: Any) -> Settings:
-    given = {"home": folder / "home", "ops_dir": ROOT / "ops", "dbt_dir": ROOT / "dbt"} | values
+    account = {"carbon_user": "u", "carbon_password": SecretStr("p"), "watttime_regions": "DE=DE"}
+    given = {"home": folder / "home", "ops_dir": ROOT / "ops", "dbt_dir": ROOT / "dbt"} | account | values
     return Settings(_env_file=None, **given)
 
 
@@ -65,6 +66,7 @@ def test_the_emission_factors_can_be_chosen_where_the_source_offers_both(tmp_pat
         "electricity-maps": "direct",
         "energy-charts": "lifecycle",
         "uk-neso": "direct",
+        "watttime": "direct",
     }
 
 

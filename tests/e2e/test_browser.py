@@ -32,13 +32,13 @@ def page() -> Iterator[Page]:
 @pytest.mark.real
 def test_the_lineage_page_shows_the_groups(site: Site, page: Page) -> None:
     page.goto(f"{site.url}/asset-groups")
-    expect(page).to_have_title("Global asset lineage", timeout=30_000)
+    expect(page).to_have_title("Global asset lineage", timeout=90_000)
     for group in ("carbon", "lake", "ops", "report"):
-        page.get_by_text(group, exact=True).first.wait_for(timeout=30_000)
+        page.get_by_text(group, exact=True).first.wait_for(timeout=90_000)
 
 
 @pytest.mark.real
 def test_an_asset_page_tells_a_stranger_what_it_is(site: Site, page: Page) -> None:
     page.goto(f"{site.url}/assets/carbon/emissions_hourly?view=overview")
-    page.get_by_text("Operational and embodied emissions of every service").first.wait_for(timeout=30_000)
-    page.get_by_text("sustainability").first.wait_for(timeout=30_000)
+    page.get_by_text("Operational and embodied emissions of every service").first.wait_for(timeout=90_000)
+    page.get_by_text("sustainability").first.wait_for(timeout=90_000)

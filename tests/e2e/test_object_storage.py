@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
@@ -65,7 +66,11 @@ def test_the_whole_chain_on_s3(bucket: dict[str, str], tmp_path: Path) -> None:
         "select count(distinct zone) as zones, count(distinct day) as days from carbon_intensity",
         "--json",
     )
-    assert json.loads(asked.stdout) == [{"zones": 12, "days": 2}]
+    # In the first hour of a day nobody has an actual of it; an hour later the run may have seen one or not.
+    days = {2} if datetime.now(UTC).hour >= 2 else {1, 2}
+    [found] = json.loads(asked.stdout)
+    assert found["zones"] == 12
+    assert found["days"] in days
     balance = greenops(
         bucket,
         "sql",

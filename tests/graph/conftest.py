@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -43,6 +43,11 @@ def materialise(
     )
 
 
+def newest_day() -> date:
+    """The newest UTC day of which an hour is over: in the first one of a day, nobody has an actual of it."""
+    return (datetime.now(UTC) - timedelta(hours=1)).date()
+
+
 def split() -> tuple[list[dg.AssetKey], list[dg.AssetKey]]:
     """Daily assets, and all others."""
     graph = defs.resolve_asset_graph()
@@ -55,8 +60,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.setenv("GREENOPS_HOME", str(home))
-        today = datetime.now(UTC).date()
-        first, last = (today - timedelta(days=2)).isoformat(), today.isoformat()
+        last_day = newest_day()
+        first, last = (last_day - timedelta(days=2)).isoformat(), last_day.isoformat()
         daily, rest = split()
         yield World(
             home,

@@ -14,12 +14,19 @@ from greenops_pipelines.settings import load_settings
 from sensors.carbon import carbon_hourly, forecast_hourly
 from sensors.graph import declarations_changed
 from sensors.maintenance import maintenance, maintenance_daily
-from tests.graph.conftest import World, materialise
+from tests.graph.conftest import World, materialise, newest_day
 
-MARTS = {"carbon/coverage_daily", "carbon/emissions_daily", "carbon/emissions_hourly", "carbon/sci_daily"}
-FOLLOWERS = {*MARTS, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
+MARTS = {
+    *(f"carbon/{name}" for name in ("coverage_daily", "emissions_daily", "emissions_hourly", "emissions_monthly")),
+    "carbon/sci_daily",
+    "placement/avoided_monthly",
+}
+PLANNED = {"carbon/outlook", *(f"placement/{name}" for name in ("plan", "dispatches", "attempts", "settlements"))}
+FOLLOWERS = {*MARTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
+MISSING = {*FOLLOWERS, "carbon/forecast", "carbon/forecast_scores", "placement/requests", "placement/proof"}
+"""What a home without it asks for, once declarations and a day of data are there."""
 DECLARED = [
-    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants")),
+    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads")),
     *(dg.AssetKey(["slo", key]) for key in ("definitions", "rules", "certificates")),
     dg.AssetKey(["carbon", "emission_factors"]),
 ]
@@ -102,13 +109,13 @@ def test_inputs_that_came_before_the_first_look_are_followed_once(
 ) -> None:
     """The daemon may be slow to start: what is missing then is made, and not asked for again and again if it fails."""
     monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
-    day = datetime.now(UTC).date().isoformat()
+    day = newest_day().isoformat()
     with dg.DagsterInstance.ephemeral() as instance:
         assert requested(instance)[0] == set()
         materialise(instance, DECLARED)
         materialise(instance, [dg.AssetKey(["carbon", key]) for key in ("intensity", "usage")], day, day)
         found, cursor = requested(instance)
-        assert found == {*FOLLOWERS, "carbon/forecast"}
+        assert found == MISSING
         for _ in range(3):
             found, cursor = requested(instance, cursor)
             assert found == set()
@@ -119,7 +126,7 @@ def test_two_runs_that_overlap_on_an_asset_do_not_stop_what_follows_it(
 ) -> None:
     """The run planned last wrote first: Dagster's newest check record then speaks of a materialisation that is not the newest."""
     monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
-    day = datetime.now(UTC).date().isoformat()
+    day = newest_day().isoformat()
     regions, schema = dg.AssetKey(["ops", "regions"]), dg.AssetCheckKey(dg.AssetKey(["ops", "regions"]), "schema")
     with dg.DagsterInstance.ephemeral() as instance:
         materialise(instance, DECLARED)
@@ -139,12 +146,12 @@ def test_two_runs_that_overlap_on_an_asset_do_not_stop_what_follows_it(
         newest = instance.event_log_storage.get_asset_check_execution_history(schema, limit=1)[0]
         assert newest.evaluation is not None
         assert newest.evaluation.target_materialization_data.storage_id == first.storage_id
-        assert requested(instance)[0] == {*FOLLOWERS, "carbon/forecast"}
+        assert requested(instance)[0] == MISSING
 
 
 def test_a_failed_blocking_check_stops_what_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
-    day = datetime.now(UTC).date().isoformat()
+    day = newest_day().isoformat()
     regions = dg.AssetKey(["ops", "regions"])
     with dg.DagsterInstance.ephemeral() as instance:
         materialise(instance, DECLARED)

@@ -13,16 +13,27 @@ carbon/coverage_daily <- carbon/emissions_hourly
 carbon/emission_factors <-
 carbon/emissions_daily <- carbon/emissions_hourly
 carbon/emissions_hourly <- carbon/emission_factors carbon/intensity carbon/usage ops/regions ops/tenants
+carbon/emissions_monthly <- carbon/emission_factors carbon/emissions_hourly
 carbon/forecast <- ops/regions
+carbon/forecast_scores <- carbon/forecast carbon/intensity
 carbon/intensity <- ops/regions
+carbon/outlook <- carbon/forecast carbon/intensity
 carbon/sci_daily <- carbon/emissions_hourly
 carbon/usage <- ops/regions ops/tenants
 evidence/bundles <- lake/warehouse
 evidence/scorecard <- report/carbon report/scorecard
-lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/forecast carbon/sci_daily slo/certificates
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily placement/avoided_monthly placement/proof slo/certificates
 ops/regions <-
 ops/tenants <- ops/regions
-report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily report/scorecard
+ops/workloads <- ops/regions ops/tenants
+placement/attempts <- placement/dispatches
+placement/avoided_monthly <- placement/settlements
+placement/dispatches <- placement/plan
+placement/plan <- carbon/outlook ops/regions ops/tenants placement/requests
+placement/proof <- carbon/emission_factors carbon/intensity ops/regions
+placement/requests <- ops/regions ops/tenants ops/workloads
+placement/settlements <- carbon/intensity ops/regions placement/attempts placement/dispatches
+report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily placement/avoided_monthly report/scorecard
 report/scorecard <- evidence/bundles lake/warehouse
 slo/certificates <- slo/definitions slo/rules
 slo/definitions <-
@@ -65,8 +76,24 @@ def test_what_fires_is_running_by_default_and_described() -> None:
     repository = defs.get_repository_def()
     schedules = {s.name: s for s in repository.schedule_defs}
     sensors = {s.name: s for s in repository.sensor_defs}
-    assert set(schedules) == {"carbon_hourly", "evidence_daily", "forecast_hourly", "maintenance_daily", "slo_daily"}
-    assert set(sensors) == {"assets_follow_inputs", "declarations_changed"}
+    assert set(schedules) == {
+        "carbon_hourly",
+        "evidence_daily",
+        "forecast_hourly",
+        "forecast_scores_daily",
+        "maintenance_daily",
+        "placement_hourly",
+        "placement_proof_weekly",
+        "slo_daily",
+    }
+    assert set(sensors) == {
+        "assets_follow_inputs",
+        "declarations_changed",
+        "orphaned_runs",
+        "placement_due",
+        "placement_new_work",
+        "placement_recorded",
+    }
     assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
     assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
     assert all(s.description for s in [*schedules.values(), *sensors.values()])

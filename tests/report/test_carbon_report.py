@@ -131,6 +131,23 @@ def test_the_totals_and_shares_are_those_of_the_mart(lake: Lake, tmp_path: Path)
     }
 
 
+def test_what_placement_avoided_is_shown_per_tenant_and_region(lake: Lake, tmp_path: Path) -> None:
+    _, page = render(lake, tmp_path, emission(1, 4.0))
+    assert "Nothing is settled yet" in page.text
+    row = {"month": date(2026, 3, 1), "tenant": "globex", "region": "eu-north-1", "home_region": "eu-central-1"}
+    figures = {
+        "scope3_location_based_kg": 0.1,
+        "at_home_at_once_kg": 0.75,
+        "avoided_kg": 0.65,
+        "expected_avoided_kg": 0.7,
+    }
+    rows = [row | figures | {"settled_jobs": 2, "kind": "etl"}, row | {"unsettled_jobs": 1, "kind": "batch"}]
+    put(lake, table(lake, "avoided_emissions_monthly"), rows)
+    _, page = render(lake, tmp_path)
+    assert page.row("globex") == ["eu-north-1", "eu-central-1", "2", "1", "0.100", "0.750", "0.650", "0.700"]
+    assert "Nothing is settled yet" not in page.text
+
+
 def test_uncovered_hours_are_stated_and_not_counted(lake: Lake, tmp_path: Path) -> None:
     report, page = render(lake, tmp_path, emission(1, 4.0), emission(1, None, tenant="globex"))
     assert float(page.data["total_kg"]) == 4.5

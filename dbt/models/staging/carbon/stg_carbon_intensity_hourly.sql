@@ -13,7 +13,8 @@ with intervals as (
         is_estimated,
         time_bucket(interval '1 hour', datetime) as hour
     from {{ source('lake', 'carbon_intensity') }}
-    where carbon_intensity_g_per_kwh is not null
+    -- What one more kWh causes is not what a kWh emitted: no emissions are computed from it.
+    where carbon_intensity_g_per_kwh is not null and signal is distinct from 'marginal'
 ),
 
 placed as (
