@@ -31,6 +31,7 @@ import psutil
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LINUX = sys.platform == "linux"
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _POLL_SECONDS = 1.0
 """How often the parent's id is compared: a forked copy of the caller may keep the pipe open when the caller dies."""
 
@@ -49,7 +50,7 @@ class Guard:
         os.set_blocking(self._wake, False)
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _STOPS:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
 
@@ -81,6 +82,9 @@ class Guard:
         self._report(f"pid {process.pid}")
         while self._status is None and not self._asked_to_stop:
             self._wait(_POLL_SECONDS, watch_caller=True)
+        # Said again from here on, an order to stop has nothing to add: the interpreter lets go of its handlers before it
+        # exits, and the signal would end this process in the place of the program's exit code.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         self._end_tree()
         # Reaped here, not by Popen.
         process.returncode = self._status if self._status is not None else -signal.SIGKILL

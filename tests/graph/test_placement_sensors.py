@@ -102,8 +102,9 @@ def test_what_waits_in_the_queue_is_not_asked_for_again(site: Site, instance: dg
 def test_no_more_is_asked_for_than_can_wait_and_the_most_pressing_first(
     site: Site, instance: dg.DagsterInstance
 ) -> None:
+    start = (datetime.now(UTC) - MINUTE).isoformat()
     for number in range(50):
-        site.submit(f"k{number:02}", ["true"], window_minutes=600 - number)
+        site.submit(f"k{number:02}", ["true"], earliest_start=start, window_minutes=600 - number)
     site.plan()
     requests, _, _ = tick(sensors.placement_due, instance)
     assert [request.tags["greenops/key"] for request in requests] == [f"k{number}" for number in range(49, 9, -1)]

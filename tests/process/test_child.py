@@ -119,6 +119,15 @@ def test_a_stopped_program_still_ends_in_good_order(tmp_path: Path, log: Path) -
     assert child.tail(1) == "tidied up"
 
 
+def test_an_order_to_stop_said_again_and_again_does_not_hide_how_the_program_ended(tmp_path: Path, log: Path) -> None:
+    with shell(f"trap 'exit 7' TERM; touch {tmp_path}/up; while :; do sleep 0.05; done", log) as child:
+        child.wait_until((tmp_path / "up").exists, 10)
+        guard = psutil.Process(child.pid).parent()
+        while child.running:
+            guard.send_signal(signal.SIGTERM)
+    assert child.exit_code == 7
+
+
 PARENT = """
 import os, pathlib, signal, sys
 from greenops_pipelines.process.child import Child
