@@ -42,6 +42,7 @@ FOLLOW_INPUTS = (
 ).with_label("after its inputs changed, none of their blocking checks failed or under way")
 
 ONCE = (dg.AutomationCondition.newly_missing().since(_HANDLED) & _SOUND_INPUTS).with_label(
-    "once, where there is none yet; a schedule makes it anew"
+    "once, where there is none yet; a schedule or sensor makes it anew"
 )
-"""What is too dear to follow every change of its inputs, while what reads it must not wait for the schedule's first turn."""
+"""What is too dear to follow every change of its inputs, or follows something that is no asset, while what reads it must
+not wait for the first turn of its schedule or sensor."""

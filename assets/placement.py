@@ -49,14 +49,17 @@ def requests(platform: Platform) -> dg.MaterializeResult[None]:
 )
 def plan(platform: Platform) -> dg.MaterializeResult[None]:
     """Read what waits and what is known, search, write."""
+    from greenops_pipelines.carbon.sources import signal_of
     from greenops_pipelines.placement import queue
 
     with permanent_faults():
         lake, workloads, ledger = platform.lake(), platform.workloads(), platform.ledger()
-        found = queue.plan(lake, ledger, workloads, platform.now())
+        signal = signal_of(platform.settings())
+        found = queue.plan(lake, ledger, workloads, platform.now(), signal=signal)
     result = lake.write(PLACEMENT_PLAN, found.rows)
     figures = {
         "pieces of work": found.rows.num_rows,
+        "grams": signal,
         "expected kgCO2e": round(found.expected_g / 1000, 3),
         "at home at once, kgCO2e": round(found.baseline_g / 1000, 3),
         "above the lower bound by at most, %": round(found.gap_pct, 4),
@@ -75,7 +78,7 @@ def plan(platform: Platform) -> dg.MaterializeResult[None]:
     kinds={"parquet"},
     code_version="1",
     deps=[["placement", "plan"]],
-    automation_condition=FOLLOW_INPUTS,
+    automation_condition=ONCE,
     description=PLACEMENT_DISPATCHES.comment,
 )
 def dispatches(platform: Platform) -> dg.MaterializeResult[None]:

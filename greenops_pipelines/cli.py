@@ -205,6 +205,7 @@ def keda(
     from greenops_pipelines import gitops
     from greenops_pipelines.carbon.keda import config_map
     from greenops_pipelines.carbon.regions import read_regions
+    from greenops_pipelines.carbon.sources import signal_of
 
     if (zone is None) == (region is None):
         raise BadInput(f"--zone, --region: found {'neither' if zone is None else 'both'}, allowed: one of them")
@@ -215,7 +216,15 @@ def keda(
             raise BadInput(f"--region: found {region}, allowed: {', '.join(sorted(zones))}")
         zone = zones[region]
     outlook = _lake(settings).query("from carbon_outlook")
-    text = config_map(outlook, zone or "", settings.carbon_provider, datetime.now(UTC), name, namespace)
+    text = config_map(
+        outlook,
+        zone or "",
+        settings.carbon_provider,
+        datetime.now(UTC),
+        signal=signal_of(settings),
+        name=name,
+        namespace=namespace,
+    )
     if out == "-":
         typer.echo(text, nl=False)
     else:

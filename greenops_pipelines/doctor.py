@@ -78,13 +78,11 @@ def _home(settings: Settings) -> Finding:
 
 
 def _ops(settings: Settings) -> Finding:
-    from greenops_pipelines.carbon.regions import read_regions, read_tenants
     from greenops_pipelines.placement.workloads import read_workloads
 
-    regions = read_regions(settings.ops_dir)
-    tenants = read_tenants(settings.ops_dir, regions)
-    workloads = read_workloads(settings.ops_dir, regions, tenants).workloads
-    return Finding("ops/", "fine", f"{len(regions)} regions, {len(tenants)} tenants, {len(workloads)} workloads")
+    found = read_workloads(settings.ops_dir)
+    regions, tenants = found.declarations.regions, found.declarations.tenants
+    return Finding("ops/", "fine", f"{len(regions)} regions, {len(tenants)} tenants, {len(found.workloads)} workloads")
 
 
 def _slos(settings: Settings) -> Finding:
@@ -134,13 +132,16 @@ def _carbon(settings: Settings) -> Finding:
             "GREENOPS_CARBON_PROVIDER=energy-charts  # no key; or uk-neso (no key), electricity-maps, watttime, file",
         )
     span = source.span()
+    marginal = ", marginal: plans only, no emissions" if source.signal == "marginal" else ""
     if span is None:
         if not zones:
             return Finding("carbon intensity", "broken", f"{source.name} has none of the zones of ops/regions.yaml")
         now = datetime.now(UTC)
         rows = source.history(zones[0], now - timedelta(hours=6), now)
         return Finding(
-            "carbon intensity", "fine", f"{source.name} answers: {rows.num_rows} intervals of {zones[0]} in 6 hours"
+            "carbon intensity",
+            "fine",
+            f"{source.name} answers: {rows.num_rows} intervals of {zones[0]} in 6 hours{marginal}",
         )
     return Finding(
         "carbon intensity",
@@ -175,7 +176,6 @@ def _warehouse(settings: Settings) -> Finding:
 
 
 def _kubernetes(settings: Settings) -> Finding:
-    from greenops_pipelines.carbon.regions import read_regions, read_tenants
     from greenops_pipelines.placement.kube_api import Cluster, Pace
     from greenops_pipelines.placement.requests import KubernetesRunner
     from greenops_pipelines.placement.workloads import read_workloads
@@ -185,12 +185,11 @@ def _kubernetes(settings: Settings) -> Finding:
         return Finding(
             "kubernetes", "missing", detail, "GREENOPS_KUBE_CONTEXTS=<region>=<context>[,<region>=<context>]"
         )
-    regions = read_regions(settings.ops_dir)
-    if unknown := sorted(set(settings.context_of) - {region.region for region in regions}):
+    found = read_workloads(settings.ops_dir)
+    if unknown := sorted(set(settings.context_of) - {region.region for region in found.declarations.regions}):
         detail = f"GREENOPS_KUBE_CONTEXTS: found {', '.join(unknown)}, allowed: regions of regions.yaml"
         return Finding("kubernetes", "broken", detail)
-    work = read_workloads(settings.ops_dir, regions, read_tenants(settings.ops_dir, regions)).workloads
-    runners = [workload.work.runner for workload in work]
+    runners = [workload.work.runner for workload in found.workloads]
     namespaces = sorted({runner.namespace for runner in runners if isinstance(runner, KubernetesRunner)})
     state: State = "fine"
     details = []

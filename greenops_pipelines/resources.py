@@ -70,7 +70,7 @@ class Platform(dg.ConfigurableResource[Any]):
         """Work that may wait or move, as declared, and how it is placed."""
         from greenops_pipelines.placement.workloads import read_workloads
 
-        return read_workloads(self.settings().ops_dir, self.regions(), self.tenants())
+        return read_workloads(self.settings().ops_dir)
 
     def ledger(self) -> Ledger:
         """What was decided and done about work that may wait."""

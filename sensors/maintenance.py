@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from greenops_pipelines.orphans import end_orphans
 from greenops_pipelines.resources import Platform
-from sensors.orphans import end_orphans
 
 _RUNS_PER_TICK = 500
 

@@ -274,7 +274,8 @@ def coverage(lake: Lake) -> Measurement:
             from emissions_hourly as e cross join span as s
         )
 
-        select coalesce(sum(energy_kwh) filter (in_scope), 0) as energy_kwh,
+        select (select coalesce(bool_or(signal = 'marginal'), false) from carbon_intensity) as is_marginal,
+            coalesce(sum(energy_kwh) filter (in_scope), 0) as energy_kwh,
             coalesce(sum(energy_kwh) filter (in_scope and not is_covered), 0) as uncovered_kwh,
             count(*) filter (in_scope and not is_covered) as uncovered_rows,
             count(*) filter (not in_scope) as outside_rows,
@@ -290,7 +291,12 @@ def coverage(lake: Lake) -> Measurement:
         target=COVERAGE_TARGET_PCT,
         comparison=">=",
         unit="%",
-        detail=f"{found['energy_kwh'] - found['uncovered_kwh']:,.1f} of {found['energy_kwh']:,.1f} kWh have a carbon intensity",
+        detail=f"{found['energy_kwh'] - found['uncovered_kwh']:,.1f} of {found['energy_kwh']:,.1f} kWh have a carbon intensity"
+        + (
+            "; the provider's is marginal, and emissions are reckoned by the average only"
+            if found["is_marginal"]
+            else ""
+        ),
         missing="resource usage within the provider's record" if nothing else None,
         figures={
             "uncovered rows": found["uncovered_rows"],

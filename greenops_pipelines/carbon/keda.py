@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,16 +20,32 @@ import yaml
 from greenops_pipelines.errors import BadInput
 
 NAME, NAMESPACE, KEY = "carbon-intensity", "kube-system", "data"
-"""What the operator's own samples name. A ConfigMap holds at most 1 MiB: 3 days of 5 minutes are 75 kB."""
+"""What the operator's own samples name. A ConfigMap holds at most 1 MiB: 3 days of 5 minutes are 116 kB."""
+_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_NAME, _NAMESPACE = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*"), re.compile(_LABEL)
 
 
 def config_map(
-    outlook: pa.Table, zone: str, provider: str, now: datetime, name: str = NAME, namespace: str = NAMESPACE
+    outlook: pa.Table,
+    zone: str,
+    provider: str,
+    now: datetime,
+    *,
+    signal: str = "average",
+    name: str = NAME,
+    namespace: str = NAMESPACE,
 ) -> str:
     """YAML of the ConfigMap for a zone, from rows of CARBON_OUTLOOK: the interval of `now` and all after it, by time.
 
-    Raises `BadInput` where nothing is known of the zone from now on; an empty forecast would scale to nothing in silence.
+    `signal` is what the outlook's grams are, average or marginal. Raises `BadInput` for a name that Kubernetes refuses,
+    and where nothing is known of the zone from now on; an empty forecast would scale to nothing in silence.
     """
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"--name: found {name!r}, allowed: a DNS-1123 name: a-z, 0-9, - and ., at most 253 characters")
+    if not _NAMESPACE.fullmatch(namespace):
+        raise BadInput(
+            f"--namespace: found {namespace!r}, allowed: a DNS-1123 label: a-z, 0-9 and -, at most 63 characters"
+        )
     rows = sorted(
         (row for row in outlook.to_pylist() if row["zone"] == zone and _end(row) > now.timestamp()),
         key=lambda row: row["datetime"],
@@ -57,7 +74,8 @@ def config_map(
         },
         "data": {
             "lastHeartbeatTime": _time(now),
-            "message": f"{zone}, {provider}, by {', '.join(methods)}" + (" (sample data)" * (provider == "sample")),
+            "message": f"{zone}, {signal} intensity, {provider}, by {', '.join(methods)}"
+            + (" (sample data)" if provider == "sample" else ""),
             "numOfRecords": str(len(rows)),
             "forecastDateTime": _time(rows[0]["datetime"]),
             "minForecast": f"{min(values):f}",

@@ -38,8 +38,13 @@ def provider(settings: Settings) -> Provider:
 
 
 _FIXED_FACTORS = {"sample": "lifecycle", "energy-charts": "lifecycle", "uk-neso": "direct", "watttime": "direct"}
-_MARGINAL = frozenset({"watttime"})
 """Providers that offer one emission factor type only; the others follow the setting."""
+_MARGINAL = frozenset({"watttime"})
+
+
+def signal_of(settings: Settings) -> str:
+    """What the configured provider's grams are: `average`, or `marginal`."""
+    return "marginal" if settings.carbon_provider in _MARGINAL else "average"
 
 
 def selections(settings: Settings) -> dict[str, dict[str, str]]:
@@ -47,7 +52,7 @@ def selections(settings: Settings) -> dict[str, dict[str, str]]:
     name = settings.carbon_provider
     intensity = {
         "provider": name,
-        "signal": "marginal" if name in _MARGINAL else "average",
+        "signal": signal_of(settings),
         "emission_factor_type": _FIXED_FACTORS.get(name, settings.carbon_emission_factors),
     }
     usage = {"source": "file" if settings.usage_path else "sample"}

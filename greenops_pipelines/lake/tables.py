@@ -391,6 +391,9 @@ PLACEMENT_PLAN = Table(
         Column("earliest_start", TIMESTAMP, "Before which nothing of it runs"),
         Column("deadline", TIMESTAMP, "By when it has ended"),
         Column("energy_kwh", _float, "IT energy of the whole run"),
+        Column(
+            "signal", _text, "Whose grams they are: average (what the grid emits) or marginal (what more of it causes)"
+        ),
         Column("expected_g", _float, "gCO2e expected, PUE, transfer and manufacture included", nullable=True),
         Column("baseline_g", _float, "gCO2e expected of running at once at home", nullable=True),
         Column("avoided_g", _float, "The difference", nullable=True),
@@ -418,6 +421,7 @@ PLACEMENT_DISPATCHES = Table(
         Column("zone", _text, "Grid zone of that region"),
         Column("home_region", _text, "Where it would have run"),
         Column("home_zone", _text, "Grid zone of that region"),
+        Column("regions", _text, "Where it may run, by commas"),
         Column("runs", _text, "All its runs as planned, JSON: region, start, end"),
         Column("earliest_start", TIMESTAMP, "Before which nothing of it runs; when it would have run"),
         Column("deadline", TIMESTAMP, "By when it has ended"),
@@ -430,6 +434,9 @@ PLACEMENT_DISPATCHES = Table(
         ),
         Column("policy", _text, "optimal, greedy, carbon-first, cost-first or run-now-home"),
         Column("method", _text, "How the plan was found"),
+        Column(
+            "signal", _text, "Whose grams they are: average (what the grid emits) or marginal (what more of it causes)"
+        ),
         Column("expected_g", _float, "gCO2e expected when it was planned", nullable=True),
         Column("baseline_g", _float, "gCO2e expected then of running at once at home", nullable=True),
         Column("avoided_g", _float, "The difference", nullable=True),
@@ -501,7 +508,12 @@ PLACEMENT_SETTLEMENTS = Table(
             "counterfactual_g", _float, "gCO2e of its useful minutes at home from its earliest start", nullable=True
         ),
         Column("avoided_g", _float, "Counterfactual less actual; below 0: placement made it worse", nullable=True),
-        Column("expected_avoided_g", _float, "What the decision expected to avoid", nullable=True),
+        Column(
+            "expected_avoided_g",
+            _float,
+            "What the decision expected to avoid; null: it was by marginal grams",
+            nullable=True,
+        ),
         Column("is_estimated", _bool, "Whether the provider estimated any of the actuals", nullable=True),
         Column("provider", _text, "Whose actuals: sample says that it is sample data"),
         Column("actuals_as_of", TIMESTAMP, "The newest observation that was known", nullable=True),

@@ -20,7 +20,6 @@ from typing import Any, Literal
 import rfc8785
 
 from greenops_pipelines import strict_json
-from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.errors import BadInput, ObjectExists, PermanentError
 from greenops_pipelines.ops import tree
 from greenops_pipelines.ops.tree import Fault
@@ -64,9 +63,7 @@ class Submissions:
     @staticmethod
     def of(settings: Settings) -> Submissions:
         """Raises `ConfigurationError` where a file of `ops/` that it reads is wrong."""
-        regions = read_regions(settings.ops_dir)
-        workloads = read_workloads(settings.ops_dir, regions, read_tenants(settings.ops_dir, regions))
-        return Submissions(workloads.declarations, settings.submissions)
+        return Submissions(read_workloads(settings.ops_dir).declarations, settings.submissions)
 
     def accept(
         self,

@@ -147,6 +147,7 @@ def plan(context: typer.Context, as_json: Json = False) -> None:
     from datetime import UTC, datetime
 
     from greenops_pipelines.carbon.outlook import outlook
+    from greenops_pipelines.carbon.sources import signal_of
     from greenops_pipelines.placement import plan as planning
     from greenops_pipelines.placement import queue, shown
     from greenops_pipelines.placement.ledger import Ledger
@@ -155,6 +156,7 @@ def plan(context: typer.Context, as_json: Json = False) -> None:
     settings, now = load_settings(), datetime.now(UTC)
     workloads = _workloads(settings)
     regions, tenants = workloads.declarations.regions, workloads.declarations.tenants
+    signal = signal_of(settings)
     known = outlook(context.obj(settings), settings.carbon_provider, {region.zone for region in regions}, now)
     found = planning.make(
         queue.waiting(settings, workloads, now),
@@ -164,11 +166,13 @@ def plan(context: typer.Context, as_json: Json = False) -> None:
         workloads.settings,
         now,
         busy=queue.busy(Ledger(settings.dispatches), now),
+        signal=signal,
     )
     if as_json:
         _print_json(
             {
                 "method": found.method,
+                "signal": signal,
                 "expected_g": found.expected_g,
                 "baseline_g": found.baseline_g,
                 "bound_g": found.bound_g,
@@ -184,7 +188,7 @@ def plan(context: typer.Context, as_json: Json = False) -> None:
         typer.echo(f"{key}: may run nowhere: {why}")
     typer.echo(
         f"\n{found.rows.num_rows} pieces of work: {found.expected_g / 1000:,.2f} kgCO2e expected, "
-        f"{found.baseline_g / 1000:,.2f} kg at home at once; above the bound by {found.gap_pct:.2f} % at most "
+        f"{found.baseline_g / 1000:,.2f} kg at home at once{' (marginal)' if signal == 'marginal' else ''}; above the bound by {found.gap_pct:.2f} % at most "
         f"({found.method})."
     )
 
@@ -296,11 +300,9 @@ def ledger(
 
 
 def _workloads(settings: Settings) -> Workloads:
-    from greenops_pipelines.carbon.regions import read_regions, read_tenants
     from greenops_pipelines.placement.workloads import read_workloads
 
-    regions = read_regions(settings.ops_dir)
-    return read_workloads(settings.ops_dir, regions, read_tenants(settings.ops_dir, regions))
+    return read_workloads(settings.ops_dir)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

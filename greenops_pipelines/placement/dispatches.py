@@ -8,7 +8,7 @@ is refused, recorded as an attempt, and not launched. Not here: launching, and t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,8 +41,9 @@ def decision(
     """
     runs = planned_runs(planned)
     zone_of = {region.region: region.zone for region in regions}
+    work = Work(request.key, request.tenant, request.regions)
     for region, start, _ in runs:
-        allow(request, region, regions, tenants)
+        allow(work, region, regions, tenants)
         if start < request.earliest_start:
             raise PermanentError(
                 f"{request.key}: found a start at {start:%Y-%m-%d %H:%M} UTC, before its earliest start"
@@ -59,6 +60,7 @@ def decision(
         "zone": zone_of[region],
         "home_region": request.home_region,
         "home_zone": zone_of.get(request.home_region, ""),
+        "regions": ",".join(request.regions),
         "runs": planned["runs"],
         "earliest_start": request.earliest_start,
         "deadline": request.deadline,
@@ -73,27 +75,25 @@ def decision(
     } | {name: planned[name] for name in _AS_PLANNED}
 
 
-_AS_PLANNED = ("state", "policy", "method", "expected_g", "baseline_g", "avoided_g", "reason", "planned_at")
-
-
-def allow(request: Request, region: str, regions: Sequence[Region], tenants: Sequence[Tenant]) -> None:
-    """Raises `ResidencyViolation` unless the request may run in the region: its tenant's area as declared now, and its
-    own list of regions."""
-    refuse(request, region, regions, tenants)
-    if region not in request.regions:
-        allowed = ", ".join(request.regions)
-        raise ResidencyViolation(f"{request.key}: found the region {region}, allowed for this work: {allowed}")
+_AS_PLANNED = ("state", "policy", "method", "signal", "expected_g", "baseline_g", "avoided_g", "reason", "planned_at")
 
 
 @dataclass(frozen=True)
-class _Tenants:
+class Work:
+    """Whose work it is, and the regions it was accepted for: what stands between a region and a launch."""
+
     key: str
     tenant: str
+    regions: Collection[str]
 
 
-def allow_tenant(key: str, tenant: str, region: str, regions: Sequence[Region], tenants: Sequence[Tenant]) -> None:
-    """As `allow`, of work whose own list was looked at before: it goes on, under declarations that may be new."""
-    refuse(_Tenants(key, tenant), region, regions, tenants)
+def allow(work: Work, region: str, regions: Sequence[Region], tenants: Sequence[Tenant]) -> None:
+    """Raises `ResidencyViolation` unless the work may run in the region: its tenant's area as declared now, and its own
+    list of regions."""
+    refuse(work, region, regions, tenants)
+    if region not in work.regions:
+        allowed = ", ".join(work.regions)
+        raise ResidencyViolation(f"{work.key}: found the region {region}, allowed for this work: {allowed}")
 
 
 def planned_runs(row: Mapping[str, Any]) -> list[tuple[str, datetime, datetime]]:
@@ -106,7 +106,7 @@ def planned_runs(row: Mapping[str, Any]) -> list[tuple[str, datetime, datetime]]
             (str(run["region"]), datetime.fromisoformat(run["start"]), datetime.fromisoformat(run["end"]))
             for run in json.loads(row["runs"])
         ]
-        found = sorted((region, start.astimezone(UTC), end.astimezone(UTC)) for region, start, end in found)
+        found = [(region, start.astimezone(UTC), end.astimezone(UTC)) for region, start, end in found]
     except (ValueError, TypeError, KeyError) as error:
         raise PermanentError(
             f"{row['key']}: runs: found {type(error).__name__}, allowed: what a plan writes"

@@ -76,15 +76,15 @@ def launch(
             return Report(key, "under way elsewhere", "another worker has it")
         if (outcome := ledger.outcome(key)) is not None:
             return Report(key, "closed before", outcome)
-        request = queue.request(settings, workloads, key)
         claim = ledger.claimed(key)
-        if claim is not None and (report := _settle_last(ledger, claim, settings, now())) is not None:
-            return report
         if claim is None:
+            request = queue.request(settings, workloads, key)
             found = _claim(ledger, lake, workloads, request, key, run_id, now())
             if isinstance(found, Report):
                 return found
             claim = found
+        elif (report := _settle_last(ledger, claim, settings, now())) is not None:
+            return report
         return _attempt(ledger, settings, workloads, claim, run_id, now)
 
 
@@ -105,7 +105,7 @@ def cancel(settings: Settings, workloads: Workloads, key: str, reason: str, now:
         request = queue.request(settings, workloads, key)
         if request is None:
             raise PermanentError(f"{key}: found no such work, allowed: a key of `greenops placement plan`")
-        return ledger.close(_closing(request.workload, request.tenant, request.deadline, key, "cancelled", now, reason))
+        return ledger.close(_closing(vars(request), "cancelled", now, reason))
 
 
 def _settle_last(ledger: Ledger, claim: Mapping[str, Any], settings: Settings, now: datetime) -> Report | None:
@@ -173,21 +173,12 @@ def _attempt(
     else:
         region = again.region
     if not region:
-        ledger.close(_closing_of(claim, "failed", begin, why))
+        ledger.close(_closing(claim, "failed", begin, why))
         return Report(key, "refused", why)
-    declared = {each.region: each for each in workloads.declarations.regions}[region]
-    row = {
-        "key": key,
-        "workload": claim["workload"],
-        "tenant": claim["tenant"],
-        "region": region,
-        "zone": declared.zone,
-        "runner": runner.kind,
-        "run_id": run_id,
-        "began_at": begin,
-        "deadline": claim["deadline"],
-    }
-    attempt = ledger.begin(row) if again is None else again.attempt
+    declared = {each.region: each for each in workloads.declarations.regions}.get(region)
+    # What began in a region that is not declared any more is adopted there all the same: it is to be ended.
+    zone = declared.zone if declared is not None else again.zone if again is not None else ""
+    attempt = again.attempt if again is not None else ledger.begin(_beginning(claim, region, zone, run_id, begin))
     work = Launch(
         key=key,
         attempt=attempt,
@@ -195,8 +186,8 @@ def _attempt(
         tenant=claim["tenant"],
         service=claim["service"],
         region=region,
-        zone=declared.zone,
-        residency=declared.residency,
+        zone=zone,
+        residency=declared.residency if declared is not None else "",
         runner=runner,
         began_at=begin if again is None else again.began_at,
         until=until,
@@ -242,12 +233,15 @@ def _take_up(work: Launch, settings: Settings) -> Ended:
 def _where(claim: Mapping[str, Any], tried: Sequence[Tried], region: str, workloads: Workloads) -> tuple[str, str]:
     """The region of the next attempt, and why it is not the planned one; none where no region is allowed any more."""
     declared, home = workloads.declarations, claim["home_region"]
-    why = ""
-    if sum(each.region == region and each.outcome == "lost" for each in tried) >= ELSEWHERE and region != home:
-        region, why = home, f"At home: {ELSEWHERE} attempts in {region} were lost."
-    for wanted in (region, home):
+    work = dispatches.Work(claim["key"], claim["tenant"], claim["regions"].split(","))
+    # Home is a way out only where the work may run there at all.
+    places, why = [region] if home not in work.regions else [region, home], ""
+    lost = sum(each.region == region and each.outcome == "lost" for each in tried)
+    if lost >= ELSEWHERE and region != places[-1]:
+        places, why = [home], f"At home: {ELSEWHERE} attempts in {region} were lost."
+    for wanted in places:
         try:
-            dispatches.allow_tenant(claim["key"], claim["tenant"], wanted, declared.regions, declared.tenants)
+            dispatches.allow(work, wanted, declared.regions, declared.tenants)
         except ResidencyViolation as error:
             why = f"{error}"
             continue
@@ -267,22 +261,12 @@ def _close_if_over(ledger: Ledger, claim: Mapping[str, Any], now: datetime) -> s
         outcome, detail = "failed", f"{LOSSES} attempts were lost; the last: {last.detail}"
     else:
         return None
-    ledger.close(_closing_of(claim, outcome, now, detail))
+    ledger.close(_closing(claim, outcome, now, detail))
     return outcome
 
 
 def _refuse(ledger: Ledger, request: Request, planned: Mapping[str, Any], run_id: str, now: datetime, why: str) -> None:
-    row = {
-        "key": request.key,
-        "workload": request.workload,
-        "tenant": request.tenant,
-        "region": planned["region"],
-        "zone": planned["zone"],
-        "runner": json.loads(request.runner)["kind"],
-        "run_id": run_id,
-        "began_at": now,
-        "deadline": request.deadline,
-    }
+    row = _beginning(vars(request), planned["region"], planned["zone"], run_id, now)
     ledger.end(request.key, ledger.begin(row), refused=(now, why))
 
 
@@ -309,14 +293,21 @@ def _tags(work: Launch) -> dict[str, str]:
     return {"greenops/attempt": str(work.attempt), "greenops/region": work.region, "greenops/zone": work.zone}
 
 
-def _closing_of(claim: Mapping[str, Any], outcome: str, at: datetime, detail: str) -> dict[str, Any]:
-    return _closing(claim["workload"], claim["tenant"], claim["deadline"], claim["key"], outcome, at, detail)
+def _beginning(work: Mapping[str, Any], region: str, zone: str, run_id: str, now: datetime) -> dict[str, Any]:
+    """What the ledger writes when an attempt begins; `work` is a request's fields or a claim."""
+    return _of_work(work) | {
+        "region": region,
+        "zone": zone,
+        "runner": json.loads(work["runner"])["kind"],
+        "run_id": run_id,
+        "began_at": now,
+    }
 
 
-def _closing(
-    workload: str, tenant: str, deadline: datetime, key: str, outcome: str, at: datetime, detail: str
-) -> dict[str, Any]:
-    return {
-        "key": key, "outcome": outcome, "at": at.astimezone(UTC), "workload": workload, "tenant": tenant,
-        "deadline": deadline, "detail": detail,
-    }  # fmt: skip
+def _closing(work: Mapping[str, Any], outcome: str, at: datetime, detail: str) -> dict[str, Any]:
+    """What the ledger writes when a key is closed; `work` as for `_beginning`."""
+    return _of_work(work) | {"outcome": outcome, "at": at.astimezone(UTC), "detail": detail}
+
+
+def _of_work(work: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: work[name] for name in ("key", "workload", "tenant", "deadline")}

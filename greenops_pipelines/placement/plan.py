@@ -71,10 +71,12 @@ def make(
     *,
     done: Collection[str] = (),
     busy: Collection[Busy] = (),
+    signal: str = "average",
     seconds: float = 20.0,
 ) -> Plan:
     """The plan for rows of PLACEMENT_REQUESTS that are not `done`, by an outlook, in the room that `busy` leaves.
 
+    `signal` says what the outlook's grams are, average or marginal, and so those of the plan.
     Raises `ConfigurationError` where money counts and a region has no price.
     """
     grid = _grid(outlook, regions, settings, now, busy)
@@ -111,7 +113,7 @@ def make(
         requests.take(pa.array(index)), jobs, grid, regions, schedule, expected.total_g, before.total_g, settings.policy,
         state,
     )  # fmt: skip
-    rows = _worded(rows, method, bound, gap, now)
+    rows = _worded(rows, method, bound, gap, signal, now)
     comparable = known & np.isfinite(before.total_g)
     return Plan(
         rows,
@@ -327,17 +329,17 @@ select * exclude (row, runs_count),
             case when runs_count > 1 then ' in ' || runs_count || ' runs' else '' end,
             expected_g, baseline_g, 100 * (baseline_g - expected_g) / baseline_g
         )
-    end as reason,
-    $method as method, $bound::double as plan_bound_g, $gap::double as plan_gap_pct, $now::timestamptz as planned_at
+    end || case when $signal = 'average' or expected_g is null then '' else ' (' || $signal || ' grams)' end as reason,
+    $method as method, $signal as signal, $bound::double as plan_bound_g, $gap::double as plan_gap_pct, $now::timestamptz as planned_at
 from rows_made order by start_at nulls last, key
 """
 
 
-def _worded(rows: pa.Table, method: str, bound: float, gap: float, now: datetime) -> pa.Table:
+def _worded(rows: pa.Table, method: str, bound: float, gap: float, signal: str, now: datetime) -> pa.Table:
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("rows_made", rows)
-        words = {"method": method, "bound": bound, "gap": gap, "now": now}
+        words = {"method": method, "bound": bound, "gap": gap, "signal": signal, "now": now}
         found = connection.sql(_WORDED, params=words).to_arrow_table()
     return found.select(PLACEMENT_PLAN.schema.names).cast(PLACEMENT_PLAN.schema)
 

@@ -157,8 +157,10 @@ def _miss(ledger: Ledger, missed: pa.Table, now: datetime) -> None:
     )
 
 
-def plan(lake: Lake, ledger: Ledger, workloads: Workloads, now: datetime, seconds: float = 20.0) -> planning.Plan:
-    """The plan for the lake's requests by the lake's outlook, in the room that launched work leaves."""
+def plan(
+    lake: Lake, ledger: Ledger, workloads: Workloads, now: datetime, *, signal: str = "average", seconds: float = 20.0
+) -> planning.Plan:
+    """The plan for the lake's requests by the lake's outlook, of that `signal`, in the room that launched work leaves."""
     rows = lake.query("from placement_requests order by key")
     return planning.make(
         rows,
@@ -169,6 +171,7 @@ def plan(lake: Lake, ledger: Ledger, workloads: Workloads, now: datetime, second
         now,
         done=ledger.taken(rows["key"].to_pylist()),
         busy=busy(ledger, now),
+        signal=signal,
         seconds=seconds,
     )
 

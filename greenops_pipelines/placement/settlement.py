@@ -2,7 +2,8 @@
 
 The terms are those of the plan (`model.account`), so that expected and settled grams compare. Where an hour has no actual
 yet, the row waits. What was thrown away by a failure or a loss counts against placement; the counterfactual had no such
-luck to have. Not here: forecasts, and marginal intensity.
+luck to have. A decision by marginal intensity is settled by the average as any other; what it expected is other grams, and
+stays null. Not here: forecasts, and marginal intensity.
 """
 
 from __future__ import annotations
@@ -269,7 +270,7 @@ select key, workload, kind, tenant, service, home_region, ran_in as region, stat
     case when ran_in is not null then wasted_g end as wasted_g,
     case when state_now = 'settled' then counterfactual_g end as counterfactual_g,
     case when state_now = 'settled' then counterfactual_g - actual_g end as avoided_g,
-    avoided_g as expected_avoided_g,
+    case when signal = 'average' then avoided_g end as expected_avoided_g,
     case when state_now = 'settled' then is_estimated end as is_estimated,
     $provider as provider, $as_of::timestamptz as actuals_as_of, $vintage as factor_vintage
 from judged order by key

@@ -6,7 +6,7 @@ Not here: what all work has in common (`requests.py`), work that arrives at run 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from greenops_pipelines import ops
 from greenops_pipelines.carbon.factors import read_factors
-from greenops_pipelines.carbon.regions import Region, Tenant
+from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.lake.tables import WORKLOADS
 from greenops_pipelines.ops import OpsModel
@@ -109,12 +109,14 @@ class Workloads:
     declarations: Declarations
 
 
-def read_workloads(ops_dir: Path, regions: Sequence[Region], tenants: Sequence[Tenant]) -> Workloads:
-    """The workloads of `ops_dir`/workloads.yaml, in the order of the file, checked against regions and tenants.
+def read_workloads(ops_dir: Path) -> Workloads:
+    """The workloads of `ops_dir`/workloads.yaml, in the order of the file, checked against the folder's regions and tenants.
 
     Raises `ConfigurationError`, one line per fault: where the file does not fit, a workload stands twice, a tenant or
     region is not declared, a region lies outside the tenant's area, no region is left, or a window is too short.
     """
+    regions = read_regions(ops_dir)
+    tenants = read_tenants(ops_dir, regions)
     document = ops.load(ops_dir / "workloads.yaml", _File)
     settings, entries = document.value.placement, document.value.workloads
     table = read_factors()

@@ -162,7 +162,7 @@ def _figures(lake: Lake) -> dict[str, Any]:
             ),
             "grids": rows(
                 """
-                select zone, avg(carbon_intensity_g_per_kwh) as mean, min(carbon_intensity_g_per_kwh) as low,
+                select zone, signal = 'marginal' as is_marginal, avg(carbon_intensity_g_per_kwh) as mean, min(carbon_intensity_g_per_kwh) as low,
                     max(carbon_intensity_g_per_kwh) as high, 100.0 * avg(is_estimated::integer) as estimated_pct
                 from carbon_intensity
                 where day between (select min(day) from shown) and (select max(day) from shown)

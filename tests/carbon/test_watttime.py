@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from greenops_pipelines.carbon.sources import selections
+from greenops_pipelines.carbon.sources import selections, signal_of
 from greenops_pipelines.carbon.watttime import WattTime
 from greenops_pipelines.errors import ConfigurationError, ProviderError, TransientError
 from greenops_pipelines.settings import Settings, load_settings
@@ -160,3 +160,4 @@ def test_regions_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_plain_view_of_it_is_marginal_and_nothing_else() -> None:
     shown = selections(Settings(carbon_provider="watttime"))["carbon_intensity"]
     assert shown == {"provider": "watttime", "signal": "marginal", "emission_factor_type": "direct"}
+    assert signal_of(Settings(carbon_provider="energy-charts")) == "average"

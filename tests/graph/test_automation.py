@@ -21,9 +21,13 @@ MARTS = {
     "carbon/sci_daily",
     "placement/avoided_monthly",
 }
-PLANNED = {"carbon/outlook", *(f"placement/{name}" for name in ("plan", "dispatches", "attempts", "settlements"))}
+PLANNED = {"carbon/outlook", "placement/plan", "placement/settlements"}
 FOLLOWERS = {*MARTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
-MISSING = {*FOLLOWERS, "carbon/forecast", "carbon/forecast_scores", "placement/requests", "placement/proof"}
+MISSING = {
+    *FOLLOWERS,
+    *(f"carbon/{name}" for name in ("forecast", "forecast_scores")),
+    *(f"placement/{name}" for name in ("requests", "dispatches", "attempts", "proof")),
+}
 """What a home without it asks for, once declarations and a day of data are there."""
 DECLARED = [
     *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads")),

@@ -158,10 +158,12 @@ def test_one_plan_at_a_time_is_asked_for(site: Site, instance: dg.DagsterInstanc
 def test_what_was_launched_reaches_the_lake_at_most_every_five_minutes(
     site: Site, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tick(sensors.placement_recorded, instance)[2] == "nothing was launched"
+    asked, cursor, said = tick(sensors.placement_recorded, instance)
+    assert (asked, said) == ([], "nothing was launched yet")
     site.submit("k", ["true"])
     site.plan()
     site.launch("k")
+    assert tick(sensors.placement_recorded, instance, cursor)[2] == "within five minutes of the last time"
     asked, cursor, _ = tick(sensors.placement_recorded, instance)
     assert len(asked) == 1
     assert tick(sensors.placement_recorded, instance, cursor)[2] == "nothing was launched"
@@ -175,6 +177,14 @@ def test_what_was_launched_reaches_the_lake_at_most_every_five_minutes(
     # A clock that was set back does not stop it for long.
     ahead = datetime.fromisoformat(at) + timedelta(days=1)
     assert len(tick(sensors.placement_recorded, instance, f"{version}@{ahead.isoformat()}")[0]) == 1
+
+
+def test_work_that_was_not_launched_is_looked_for_every_six_hours(site: Site, instance: dg.DagsterInstance) -> None:
+    """A launcher that stands still writes nothing into the ledger."""
+    now = datetime.now(UTC)
+    for version, hours, asked in (("", 5, 0), ("", 6, 1)):
+        before = now - timedelta(hours=hours)
+        assert len(tick(sensors.placement_recorded, instance, f"{version}@{before.isoformat()}")[0]) == asked
 
 
 def test_a_lost_home_is_no_error(site: Site, instance: dg.DagsterInstance) -> None:

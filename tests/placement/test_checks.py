@@ -76,7 +76,13 @@ def test_every_dispatch_there_ever_was_is_held_against_today(lake: Lake, tmp_pat
     planned(lake, tmp_path / "ops")
     [row] = lake.query("from placement_plan limit 1").to_pylist()
     row |= {"source": "submitted", "home_zone": "DE", "duration_minutes": 60, "power_kw": 1.0, "data_gb": 0.0}
-    row |= {"interruptible": False, "forecast_method": None, "forecast_issued_at": None, "runner": "{}"}
+    row |= {
+        "regions": "eu-west-1",
+        "interruptible": False,
+        "forecast_method": None,
+        "forecast_issued_at": None,
+        "runner": "{}",
+    }
     row |= {"dispatched_at": NOW}
     pairs = [("acme", "eu-west-1"), ("acme", "us-east-1"), ("beta", "us-east-1"), ("ghost", "eu-west-1")]
     rows = [

@@ -23,11 +23,12 @@ from greenops_pipelines.errors import PermanentError
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.tables import CARBON_OUTLOOK, PLACEMENT_PLAN, PLACEMENT_REQUESTS
 from greenops_pipelines.placement import due, launching, queue
+from greenops_pipelines.placement.launches import Ended
 from greenops_pipelines.placement.ledger import Ledger
 from greenops_pipelines.placement.submissions import submit
 from greenops_pipelines.placement.workloads import Workloads, read_workloads
 from greenops_pipelines.settings import Settings
-from tests.placement.small_ops import ROOT, declared, document, small_ops
+from tests.placement.small_ops import ROOT, document, small_ops
 
 MINUTE = timedelta(minutes=1)
 
@@ -42,7 +43,7 @@ class Site:
 
     @property
     def workloads(self) -> Workloads:
-        return read_workloads(self.settings.ops_dir, *declared(self.settings.ops_dir))
+        return read_workloads(self.settings.ops_dir)
 
     def submit(self, key: str, command: list[str], **changes: Any) -> None:
         start = datetime.now(UTC).replace(second=0, microsecond=0) - MINUTE
@@ -253,6 +254,27 @@ def test_a_tenant_bound_since_goes_home_or_nowhere(site: Site) -> None:
     assert (report.state, site.ledger.outcome("k")) == ("refused", "failed")
 
 
+def test_work_that_was_not_accepted_for_home_does_not_go_there(site: Site) -> None:
+    """Not where its attempts were lost, and not where its tenant was bound to home's area since."""
+    site.submit("k", ["false"], tenant="beta", home_region="eu-central-1", regions=["us-east-1"])
+    site.plan()
+    assert site.launch("k").region == "us-east-1"
+    [attempt] = site.ledger.attempts().to_pylist()
+    for _ in range(launching.ELSEWHERE):
+        lost = Ended("lost", None, datetime.now(UTC), "")
+        site.ledger.end("k", site.ledger.begin(attempt), lost)
+    assert site.launch("k").region == "us-east-1"
+    tenants = site.settings.ops_dir / "tenants.yaml"
+    tenants.write_text(
+        tenants.read_text().replace(
+            "residency: any, home_region: us-east-1", "residency: eu, home_region: eu-central-1"
+        )
+    )
+    report = site.launch("k")
+    assert (report.state, site.ledger.outcome("k")) == ("refused", "failed")
+    assert report.detail.startswith("k: found tenant beta (bound to eu) in region us-east-1 (of us), allowed: eu-")
+
+
 def test_a_slot_that_was_missed_waits_for_a_new_plan_while_its_deadline_leaves_time(site: Site) -> None:
     site.submit("k", ["true"], window_minutes=600)
     [row] = site.plan()
@@ -335,9 +357,8 @@ from greenops_pipelines import wiring
 from greenops_pipelines.placement import launching
 from greenops_pipelines.placement.workloads import read_workloads
 from greenops_pipelines.settings import Settings
-from tests.placement.small_ops import declared
 settings = Settings(home=Path(sys.argv[1]), ops_dir=Path(sys.argv[1]) / "ops")
-workloads = read_workloads(settings.ops_dir, *declared(settings.ops_dir))
+workloads = read_workloads(settings.ops_dir)
 report = launching.launch(settings, wiring.lake(settings), workloads, sys.argv[2], "run", lambda: datetime.now(UTC))
 print(report.state, flush=True)
 """

@@ -66,6 +66,28 @@ def test_a_job_whose_worker_was_killed_is_adopted_and_not_started_again(
     assert sum(verb == "POST" for verb, _ in cluster.requests) == 1
 
 
+def test_a_job_in_a_region_that_is_not_declared_any_more_is_adopted_all_the_same(
+    tmp_path: Path, cluster: KubeDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = named(Site(tmp_path), "eu-central-1=prod-eu,eu-west-1=prod-eu", cluster.kubeconfig(tmp_path), monkeypatch)
+    site.submit("k", [], runner=RUNNER)
+    [row] = site.plan()
+    runs = row["runs"].replace("eu-central-1", "eu-west-1")
+    site.store([row | {"region": "eu-west-1", "zone": "IE", "runs": runs}])
+    first = worker(site, "k")
+    cluster.await_job()
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    regions = site.settings.ops_dir / "regions.yaml"
+    regions.write_text("".join(line for line in regions.read_text().splitlines(True) if "eu-west-1" not in line))
+    workloads = site.settings.ops_dir / "workloads.yaml"
+    workloads.write_text(workloads.read_text().replace("eu-west-1: 25, ", ""))
+    cluster.ends(0)
+    report = site.launch("k")
+    assert (report.state, report.region) == ("succeeded", "eu-west-1")
+    assert (report.tags or {})["greenops/zone"] == "IE"
+
+
 def test_a_cluster_that_cannot_be_reached_is_lost_three_times_and_then_it_runs_at_home(
     tmp_path: Path, cluster: KubeDouble, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -226,6 +226,17 @@ def test_a_thousand_requests_are_planned_with_a_gap_below_two_percent(world: tup
     assert plan.gap_pct <= 2
 
 
+def test_marginal_grams_say_so_in_the_reason(world: tuple) -> None:
+    rows = requests_table([request("a")])
+    average = planning.make(rows, outlook(), *world, Placement(), NOW).rows.to_pylist()[0]
+    marginal = planning.make(rows, outlook(), *world, Placement(), NOW, signal="marginal").rows.to_pylist()[0]
+    assert (average["signal"], marginal["signal"]) == ("average", "marginal")
+    assert marginal["reason"] == average["reason"] + " (marginal grams)"
+    nothing = outlook().slice(0, 0)
+    [unknown] = planning.make(rows, nothing, *world, Placement(), NOW, signal="marginal").rows.to_pylist()
+    assert unknown["reason"] == "Nothing is known of its window: it runs as soon as it may, at home."
+
+
 def test_the_plan_of_the_shipped_declarations_places_everything(tmp_path: Path) -> None:
     from greenops_pipelines.carbon.regions import read_regions, read_tenants
     from greenops_pipelines.placement.workloads import occurrences, read_workloads
@@ -233,7 +244,7 @@ def test_the_plan_of_the_shipped_declarations_places_everything(tmp_path: Path) 
 
     regions = read_regions(ROOT / "ops")
     tenants = read_tenants(ROOT / "ops", regions)
-    workloads = read_workloads(ROOT / "ops", regions, tenants)
+    workloads = read_workloads(ROOT / "ops")
     rows = [
         {
             "zone": region.zone, "datetime": NOW + number * HOUR, "resolution_minutes": 60,

@@ -98,6 +98,13 @@ def test_a_forecast_that_was_wrong_may_have_made_it_worse(world: tuple) -> None:
     assert found["expected_avoided_g"] == pytest.approx(400 * 1.35 - 30 * 1.10)
 
 
+def test_what_was_decided_by_marginal_grams_is_settled_by_the_average_and_expected_nothing_of_it(world: tuple) -> None:
+    row = decided(world, request(), outlook()) | {"signal": "marginal"}
+    found = settled(world[0], row, tried(row, ("eu-north-1", NOW, NOW + HOUR, "succeeded")), actuals(outlook()))
+    assert found["avoided_g"] == pytest.approx(400 * 1.35 - 30 * 1.10)
+    assert found["expected_avoided_g"] is None
+
+
 def test_an_hour_without_an_actual_on_either_side_waits(world: tuple) -> None:
     row = decided(world, request(), outlook())
     attempts = tried(row, ("eu-north-1", NOW, NOW + HOUR, "succeeded"))

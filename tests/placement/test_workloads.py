@@ -8,12 +8,11 @@ from textwrap import indent
 
 import pytest
 
-from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.errors import BadInput, ConfigurationError
 from greenops_pipelines.lake.tables import PLACEMENT_REQUESTS, WORKLOADS
 from greenops_pipelines.placement.requests import Request, requests_table
 from greenops_pipelines.placement.workloads import Workloads, occurrences, read_workloads, workloads_table
-from tests.placement.small_ops import ROOT, declared, small_ops
+from tests.placement.small_ops import ROOT, small_ops
 
 MIDNIGHT = datetime(2026, 11, 25, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -53,7 +52,7 @@ def workload(**changes: str | None) -> str:
 
 def read(*items: str, head: str = HEAD) -> Workloads:
     ops = small_ops(Path("ops"), head + "".join(items))
-    return read_workloads(ops, *declared(ops))
+    return read_workloads(ops)
 
 
 def refusal(*items: str, head: str = HEAD) -> str:
@@ -67,11 +66,9 @@ def keys(workloads: Workloads, start: datetime, end: datetime) -> list[str]:
 
 
 def test_the_shipped_workloads_are_ten_and_bound_ones_stay_in_their_area() -> None:
-    regions = read_regions(ROOT / "ops")
-    tenants = read_tenants(ROOT / "ops", regions)
-    workloads = read_workloads(ROOT / "ops", regions, tenants)
-    area = {region.region: region.residency for region in regions}
-    bound = {tenant.tenant: tenant.residency for tenant in tenants}
+    workloads = read_workloads(ROOT / "ops")
+    area = workloads.declarations.area_of
+    bound = {tenant.tenant: tenant.residency for tenant in workloads.declarations.tenants}
     assert len(workloads.workloads) == 10
     assert {each.work.kind for each in workloads.workloads} == {"batch", "embeddings", "etl"}
     assert {each.work.runner.kind for each in workloads.workloads} == {"local", "kubernetes"}
@@ -98,8 +95,7 @@ def test_the_shipped_workloads_are_ten_and_bound_ones_stay_in_their_area() -> No
 
 
 def test_latency_leaves_the_regions_that_keep_it() -> None:
-    regions = read_regions(ROOT / "ops")
-    workloads = read_workloads(ROOT / "ops", regions, read_tenants(ROOT / "ops", regions))
+    workloads = read_workloads(ROOT / "ops")
     risk = next(each for each in workloads.workloads if each.name == "end-of-day-risk")
     # Of the limit of 20 ms London is nearer than Milan (15 ms), and in another area.
     assert risk.resolved.regions == ("eu-central-1", "eu-west-3", "eu-south-1")

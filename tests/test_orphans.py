@@ -13,8 +13,8 @@ import pytest
 from dagster._core.events import DagsterEvent, EngineEventData
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from greenops_pipelines import orphans
 from greenops_pipelines.definitions import defs
-from sensors import orphans
 
 
 def begun(instance: dg.DagsterInstance, pid: int, tags: dict[str, str]) -> str:
