@@ -89,6 +89,18 @@ class _State:
         """Whether the plan is still one for all that is pending: none of them is new, or without a place in it."""
         return bool(np.isin(pending, self._plan.job).all())
 
+    def planned_before(self, pending: Ints) -> Schedule:
+        """Of the last plan, what is left of it for pending work, by its place among them; of whom all is planned, in time."""
+        plan = self._plan
+        mine = np.isin(plan.job, pending)
+        runs = (np.searchsorted(pending, plan.job[mine]), plan.place[mine], plan.start[mine], plan.end[mine])
+        planned = np.bincount(runs[0], runs[3] - runs[2], minlength=len(pending))
+        ended = np.full(len(pending), np.iinfo(np.int64).min)
+        np.maximum.at(ended, runs[0], runs[3])
+        sound = (planned == self.remaining[pending]) & (ended <= self.jobs.deadline[pending])
+        job, place, start, end = (column[sound[runs[0]]] for column in runs)
+        return Schedule.of([(job, place, start, end)], len(pending))
+
     def keep(self, plan: Schedule) -> None:
         """From now on this is the plan."""
         self._plan = plan
@@ -210,10 +222,26 @@ def _made(state: _State, pending: Ints, slot: int, sight: Sight) -> Schedule:
     believed = Belief(sight.belief.name, sight.belief.ahead(slot, part.slots))
     view = replace(sight, grid=part, belief=believed, free_kw=state.free[:, slot : slot + part.slots])
     plan = _plan(rest, view)
+    if plan.late.any():
+        # Who came since may have taken what was left to work that has begun where others want to be. It was planned
+        # for before, and that plan still holds.
+        plan = optimise.better(rest, view, [plan, _around(state.planned_before(pending), rest, view)])[0]
     state.fallbacks[pending[plan.fallbacks]] = True
     marks = np.zeros(len(jobs), dtype=bool)
     marks[pending[plan.fallbacks]] = True
     return replace(plan, job=pending[plan.job], fallbacks=marks, late=np.zeros(len(jobs), dtype=bool))
+
+
+def _around(before: Schedule, jobs: Jobs, sight: Sight) -> Schedule:
+    """What was planned before stays; the others one after the other in the room that it leaves."""
+    planned = np.isin(np.arange(len(jobs)), before.job)
+    held, others = np.flatnonzero(planned), np.flatnonzero(~planned)
+    mine = replace(
+        before, job=np.searchsorted(held, before.job), fallbacks=before.fallbacks[held], late=before.late[held]
+    )
+    left = sight.room_kw - occupied(sight.grid, jobs, before)
+    added = policies.decide("greedy", jobs.take(others), replace(sight, free_kw=left))
+    return optimise.join(len(jobs), [(held, mine), (others, added)])
 
 
 def _plan(jobs: Jobs, sight: Sight) -> Schedule:

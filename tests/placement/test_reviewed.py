@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from greenops_pipelines.errors import BadInput
-from greenops_pipelines.placement import flow, optimise, simulator
+from greenops_pipelines.placement import flow, optimise, rolling, simulator
 from greenops_pipelines.placement.belief import Belief
 from greenops_pipelines.placement.model import HOUR, MINUTE, Grid, Jobs, Schedule
 from greenops_pipelines.placement.sight import Sight
@@ -73,6 +73,20 @@ def test_work_with_data_does_not_come_home_half_done() -> None:
     where = grid([[300, 100], [10, 300]], [[1, 1], [1, 1]], network=0.01)
     work = jobs((0, 0, 120, 120), interruptible=True, places=2, gb=1)
     assert len({place for place, _, _ in rows(simulator.run("optimal", work, where, perfect(where)), 0)}) == 1
+
+
+def test_who_comes_later_does_not_make_work_that_has_begun_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One kW of room in B. The first job has begun there, has to stay, and needs B from 120 to 240 of its five hours; the
+    # others come at 120 and may run at home as well. Seen where there are too many of them for CP-SAT.
+    monkeypatch.setattr(rolling, "_FEW", 0)
+    where = grid([[300] * 6, [150, 270, 70, 30, 160, 80]], [[np.inf] * 6, [1.0] * 6], network=0.001)
+    work = jobs((0, 0, 300, 180), (120, 120, 240, 120), (120, 120, 360, 180), places=2, gb=1)
+    work = replace(work, interruptible=np.array([True, False, False]))
+    made = simulator.run("optimal", work, where, perfect(where))
+    assert made.late.tolist() == [False, False, False]
+    assert [rows(made, job) for job in range(3)] == [
+        [("B", 0, 60), ("B", 120, 240)], [("A", 120, 240)], [("A", 120, 300)],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("late_by", [0, 1])
