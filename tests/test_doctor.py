@@ -140,6 +140,24 @@ def test_a_live_source_is_asked(fault_server, monkeypatch: pytest.MonkeyPatch) -
     assert fault_server.requests[0].path.startswith("/intensity/")
 
 
+def test_a_marginal_source_is_said_to_be_one(fault_server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENOPS_CARBON_PROVIDER", "watttime")
+    monkeypatch.setenv("GREENOPS_CARBON_BASE_URL", fault_server.url)
+    monkeypatch.setenv("GREENOPS_CARBON_USER", "ops")
+    monkeypatch.setenv("GREENOPS_CARBON_PASSWORD", "s3cret-t0ken")
+    monkeypatch.setenv("GREENOPS_WATTTIME_REGIONS", "US-CAL-CISO=CAISO_NORTH,US-MIDA-PJM=PJM_DC")
+    fault_server.json({"token": "token-1"})
+    meta = {"region": "PJM_DC", "signal_type": "co2_moer", "units": "lbs_co2_per_mwh", "data_point_period_seconds": 300}
+    fault_server.json(
+        {"data": [], "meta": meta | {"generated_at": "2026-01-01T00:00:00Z", "warnings": [], "model": {}}}
+    )
+    found = finding("carbon intensity")
+    assert (found.state, found.detail) == (
+        "fine",
+        "watttime answers: 0 intervals of US-MIDA-PJM in 6 hours, marginal: plans only, no emissions",
+    )
+
+
 def test_a_live_source_that_refuses_is_broken(fault_server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GREENOPS_CARBON_PROVIDER", "electricity-maps")
     assert finding("carbon intensity").detail.startswith("GREENOPS_CARBON_TOKEN: ")

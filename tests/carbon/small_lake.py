@@ -34,7 +34,8 @@ def marts(folder: Path) -> tuple[Table, ...]:
 
 def selections(provider: str, usage: str = "sample", factors: str = "lifecycle") -> dict[str, dict[str, str]]:
     """As `carbon.sources.selections` makes them."""
-    intensity = {"provider": provider, "signal": "average", "emission_factor_type": factors}
+    signal = "marginal" if provider == "watttime" else "average"
+    intensity = {"provider": provider, "signal": signal, "emission_factor_type": factors}
     return {"carbon_intensity": intensity, "carbon_forecast": intensity, "resource_usage": {"source": usage}}
 
 

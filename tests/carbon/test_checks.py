@@ -350,6 +350,17 @@ def test_without_any_intensity_nothing_is_covered(tmp_path: Path, published: tup
     assert checks.coverage(built(tmp_path, published, emission(at(0), 1.0, None))).measured == 0.0
 
 
+def test_marginal_intensity_covers_nothing_and_the_check_says_why(tmp_path: Path, published: tuple[Table, ...]) -> None:
+    lake = built(tmp_path, published, emission(at(0), 1.0, None), provider="watttime")
+    put_intensity(lake, *hours("DE", 0, provider="watttime", signal="marginal"))
+    assert shown(checks.coverage(lake)) == (
+        0.0,
+        "failed",
+        "0.0 of 1.0 kWh have a carbon intensity; "
+        "the provider's is marginal, and emissions are reckoned by the average only",
+    )
+
+
 def test_coverage_of_no_usage_cannot_be_measured(tmp_path: Path, published: tuple[Table, ...]) -> None:
     found = checks.coverage(empty_lake(tmp_path, "file", published))
     assert (found.measured, found.missing) == (None, "resource usage within the provider's record")
