@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from greenops_pipelines.carbon.forecasting import (
     series,
     week_mean,
 )
+from greenops_pipelines.instants import micros
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.schema import TIMESTAMP
 from greenops_pipelines.lake.tables import CARBON_OUTLOOK
@@ -81,7 +82,7 @@ def outlook(lake: Lake, provider: str, zones: Iterable[str], now: datetime, hour
     missing, empty = 0, []
     unsaid: dict[str, list[str]] = {}
     for zone in wanted:
-        found = _zone(_of(zone, known), _of(zone, issued), _micros(now), hours)
+        found = _zone(_of(zone, known), _of(zone, issued), micros(now), hours)
         own = {name: int((found.method == code).sum()) for code, name in enumerate(_METHODS)}
         counts = {name: counts[name] + own[name] for name in _METHODS}
         lacking = len(found.values) - sum(own.values())
@@ -213,7 +214,3 @@ def _table(zone: str, found: _Believed, now: datetime) -> pa.Table:
         },
         schema=CARBON_OUTLOOK.schema,
     )
-
-
-def _micros(time: datetime) -> int:
-    return (time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)

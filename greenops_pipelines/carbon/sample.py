@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from greenops_pipelines.carbon.provider import FORECAST, POINTS
 from greenops_pipelines.errors import ProviderError
+from greenops_pipelines.instants import micros
 
 Floats = npt.NDArray[np.float64]
 
@@ -78,7 +79,7 @@ class SampleProvider:
     def history(self, zone: str, start: datetime, end: datetime) -> pa.Table:
         now = self._clock()
         hours = _hours(start, end, now)
-        estimated = hours > _micros(now - _FINAL_AFTER)
+        estimated = hours > micros(now - _FINAL_AFTER)
         values = intensity(zone, hours)
         values = np.where(estimated, values * (1 + 0.02 * _noise(zone, "estimate", hours)), values)
         count = len(hours)
@@ -103,7 +104,7 @@ class SampleProvider:
         until = issued + timedelta(hours=HORIZON_HOURS)
         hours = _hours(issued, until, until)
         ahead = np.arange(1, len(hours) + 1)
-        drift = _noise(zone, f"forecast:{_micros(issued)}", hours)
+        drift = _noise(zone, f"forecast:{micros(issued)}", hours)
         values = intensity(zone, hours) * (1 + drift * 0.04 * np.sqrt(ahead) ** 0.6)
         count = len(hours)
         return pa.table(
@@ -151,10 +152,6 @@ def _noise(zone: str, purpose: str, hours: npt.NDArray[np.int64]) -> Floats:
 
 def _hours(start: datetime, end: datetime, now: datetime) -> npt.NDArray[np.int64]:
     """Starts of the full hours in [start, end) that have ended by `now`, as microseconds."""
-    first = -(-_micros(start) // _HOUR)
-    last = min(-(-_micros(end) // _HOUR), _micros(now) // _HOUR)
+    first = -(-micros(start) // _HOUR)
+    last = min(-(-micros(end) // _HOUR), micros(now) // _HOUR)
     return np.arange(first, max(first, last), dtype=np.int64) * _HOUR
-
-
-def _micros(time: datetime) -> int:
-    return round((time - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 
 from greenops_pipelines.carbon.forecasting import on_grid
+from greenops_pipelines.instants import instant, micros
 from greenops_pipelines.integrations.forecasts import Series
 from greenops_pipelines.placement import windows
 from greenops_pipelines.placement.model import HOUR, MINUTE, Grid, Ints, Jobs, integral
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MOST_SLOTS = 200_000
 _TIE = 1e-9
 
@@ -70,7 +70,7 @@ def sky(series: Mapping[str, Series], zones: Sequence[str]) -> Sky | None:
 def window(seen: Sky, begin: datetime, end: datetime, duration: timedelta) -> Slot | None:
     """The cheapest contiguous run inside [begin, end), the earliest of equals, then the first zone; None: none is known."""
     count = len(seen.zones)
-    jobs = _jobs(count, _micros(begin), _micros(end), duration // timedelta(microseconds=1))
+    jobs = _jobs(count, micros(begin), micros(end), duration // timedelta(microseconds=1))
     view = windows.window(jobs, seen.grid)
     rows = np.arange(count)[:, None]
     value = seen.grid.intensity[rows, np.where(view.inside, view.slot, 0)]
@@ -85,16 +85,16 @@ def cells(seen: Sky, begin: datetime, length: timedelta, indices: Sequence[int],
 
     Fewer where fewer are known; the earlier of equals.
     """
-    micros = length // timedelta(microseconds=1)
-    start = _micros(begin) + np.array(indices, dtype=np.int64) * micros
+    lasts = length // timedelta(microseconds=1)
+    start = micros(begin) + np.array(indices, dtype=np.int64) * lasts
     places = np.repeat(np.arange(len(seen.zones)), len(start))
     starts = np.tile(start, len(seen.zones))
-    value = integral(seen.grid, seen.grid.intensity, places, starts, starts + micros) / (micros / HOUR)
+    value = integral(seen.grid, seen.grid.intensity, places, starts, starts + lasts) / (lasts / HOUR)
     mean = np.where(np.isfinite(value), value, np.inf).reshape(len(seen.zones), -1)
     zone = mean.argmin(axis=0)
     best = mean.min(axis=0)
     order = [int(i) for i in np.lexsort((start, best)) if np.isfinite(best[i])][:wanted]
-    return [Slot(_time(start[i]), seen.zones[int(zone[i])], float(best[i])) for i in sorted(order)]
+    return [Slot(instant(start[i]), seen.zones[int(zone[i])], float(best[i])) for i in sorted(order)]
 
 
 def mean(seen: Sky, zone: str, begin: datetime, duration: timedelta) -> float | None:
@@ -102,9 +102,9 @@ def mean(seen: Sky, zone: str, begin: datetime, duration: timedelta) -> float | 
     if zone not in seen.zones:
         return None
     place = np.array([seen.zones.index(zone)])
-    start = np.array([_micros(begin)])
-    micros = duration // timedelta(microseconds=1)
-    found = float(integral(seen.grid, seen.grid.intensity, place, start, start + micros)[0]) / (micros / HOUR)
+    start = np.array([micros(begin)])
+    lasts = duration // timedelta(microseconds=1)
+    found = float(integral(seen.grid, seen.grid.intensity, place, start, start + lasts)[0]) / (lasts / HOUR)
     return found if np.isfinite(found) else None
 
 
@@ -114,7 +114,7 @@ def _best(seen: Sky, start: Ints, mean_g: np.ndarray[tuple[int, ...], np.dtype[n
         return None
     near = np.flatnonzero(mean_g <= least + _TIE * abs(least))
     chosen = int(near[start[near].argmin()])
-    return Slot(_time(start[chosen]), seen.zones[chosen], float(mean_g[chosen]))
+    return Slot(instant(start[chosen]), seen.zones[chosen], float(mean_g[chosen]))
 
 
 def _jobs(count: int, begin: int, end: int, duration: int) -> Jobs:
@@ -132,11 +132,3 @@ def _jobs(count: int, begin: int, end: int, duration: int) -> Jobs:
         allowed=np.eye(count, dtype=bool),
         data_gb=np.zeros(count),
     )
-
-
-def _micros(time: datetime) -> int:
-    return (time - _EPOCH) // timedelta(microseconds=1)
-
-
-def _time(micros: int | np.int64) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(micros))

@@ -15,17 +15,17 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from greenops_pipelines.errors import PermanentError, TransientError
+from greenops_pipelines.instants import instant, micros
 from greenops_pipelines.lake.tables import PLACEMENT_ATTEMPTS, PLACEMENT_DISPATCHES
 from greenops_pipelines.placement.launches import Ended
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BUSY_SECONDS = 30.0
 _ENDS = ("ended_at", "outcome", "exit_code")
 _CLOSED = ("key", "outcome", "at", "workload", "tenant", "deadline", "detail")
@@ -82,32 +82,32 @@ class Ledger:
         """Since when each (workload, recurrence) is declared, as far as the ledger knows; new ones since now."""
         with self._writing() as connection:
             connection.executemany(
-                "insert or ignore into watched values (?, ?, ?)", [(*each, _micros(now)) for each in workloads]
+                "insert or ignore into watched values (?, ?, ?)", [(*each, micros(now)) for each in workloads]
             )
         return self.watching()
 
     def gathered(self, now: datetime) -> None:
         """Record that work was looked for now."""
         with self._writing() as connection:
-            connection.execute("insert or ignore into gathered values (?)", [_micros(now)])
+            connection.execute("insert or ignore into gathered values (?)", [micros(now)])
 
     def newest_gathering(self) -> datetime | None:
         """When work was looked for last."""
         with self._reading() as connection:
             [[last]] = connection.execute("select max(at) from gathered").fetchall()
-        return None if last is None else _time(last)
+        return None if last is None else instant(last)
 
     def watching(self) -> Mapping[tuple[str, str], datetime]:
         """As `watch`, of what it knows already."""
         with self._reading() as connection:
             found = connection.execute("select workload, recurrence, since from watched").fetchall()
-        return {(workload, recurrence): _time(since) for workload, recurrence, since in found}
+        return {(workload, recurrence): instant(since) for workload, recurrence, since in found}
 
     def last_gathered(self, now: datetime) -> datetime:
         """When work was last looked for before now; now itself, if never."""
         with self._reading() as connection:
-            [[last]] = connection.execute("select max(at) from gathered where at <= ?", [_micros(now)]).fetchall()
-        return now if last is None else _time(last)
+            [[last]] = connection.execute("select max(at) from gathered where at <= ?", [micros(now)]).fetchall()
+        return now if last is None else instant(last)
 
     def claim(self, row: Mapping[str, Any]) -> bool:
         """Record a decision, a row of PLACEMENT_DISPATCHES: True once per key, for whoever comes first."""
@@ -135,9 +135,9 @@ class Ledger:
     ) -> None:
         """Record how an attempt ended; what was recorded first stays."""
         if refused is not None:
-            values: tuple[Any, ...] = (key, attempt, _micros(refused[0]), "refused", None, refused[1])
+            values: tuple[Any, ...] = (key, attempt, micros(refused[0]), "refused", None, refused[1])
         elif ended is not None:
-            values = (key, attempt, _micros(ended.ended_at), ended.outcome, ended.exit_code, ended.detail)
+            values = (key, attempt, micros(ended.ended_at), ended.outcome, ended.exit_code, ended.detail)
         else:
             raise ValueError("neither an end nor a refusal")
         with self._writing() as connection:
@@ -201,7 +201,7 @@ class Ledger:
             found = connection.execute(
                 "select key from ends where outcome = 'refused' and ended_at >= ? "
                 "and key in (select value from json_each(?))",
-                [_micros(planned_at), json.dumps(list(keys))],
+                [micros(planned_at), json.dumps(list(keys))],
             ).fetchall()
         return {key for (key,) in found}
 
@@ -227,7 +227,7 @@ class Ledger:
         return _table(found, PLACEMENT_ATTEMPTS.schema)
 
     def _insert(self, connection: sqlite3.Connection, table: str, names: Sequence[str], row: Mapping[str, Any]) -> int:
-        values = [_micros(row[name]) if isinstance(row[name], datetime) else row[name] for name in names]
+        values = [micros(row[name]) if isinstance(row[name], datetime) else row[name] for name in names]
         marks = ", ".join("?" * len(names))
         return connection.execute(f"insert or ignore into {table} values ({marks})", values).rowcount
 
@@ -340,8 +340,8 @@ def _made(connection: sqlite3.Connection) -> sqlite3.Connection:
 
 def _tried(row: Sequence[Any]) -> Tried:
     attempt, region, zone, began_at, ended_at, outcome, detail = row
-    ended = None if ended_at is None else _time(ended_at)
-    return Tried(attempt, region or "", zone or "", _time(began_at), ended, outcome, detail)
+    ended = None if ended_at is None else instant(ended_at)
+    return Tried(attempt, region or "", zone or "", instant(began_at), ended, outcome, detail)
 
 
 def _typed(row: Sequence[Any], schema: pa.Schema) -> dict[str, Any]:
@@ -349,7 +349,7 @@ def _typed(row: Sequence[Any], schema: pa.Schema) -> dict[str, Any]:
     times = [field.name for field in schema if pa.types.is_timestamp(field.type)]
     flags = [field.name for field in schema if pa.types.is_boolean(field.type)]
     named |= {name: bool(named[name]) for name in flags}
-    return named | {name: None if named[name] is None else _time(named[name]) for name in times}
+    return named | {name: None if named[name] is None else instant(named[name]) for name in times}
 
 
 def _table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
@@ -359,11 +359,3 @@ def _table(rows: Sequence[Sequence[Any]], schema: pa.Schema) -> pa.Table:
         pa.array(values, kind).cast(field.type) for values, kind, field in zip(columns, stored, schema, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _micros(time: datetime) -> int:
-    return (time - _EPOCH) // timedelta(microseconds=1)
-
-
-def _time(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from greenops_pipelines.carbon.factors import embodied_g_per_kwh, read_factors, values
 from greenops_pipelines.errors import ConfigurationError
+from greenops_pipelines.instants import micros
 from greenops_pipelines.lake.tables import PLACEMENT_PLAN
 from greenops_pipelines.placement import files, optimise, policies
 from greenops_pipelines.placement.belief import Belief
@@ -144,8 +145,8 @@ def _grid(
     position = {region.region: number for number, region in enumerate(regions)}
     for each in busy:
         if each.region in position:
-            first = max((_micros(each.start) - found.start) // found.step, 0)
-            last = -((found.start - _micros(each.end)) // found.step)
+            first = max((micros(each.start) - found.start) // found.step, 0)
+            last = -((found.start - micros(each.end)) // found.step)
             room[position[each.region], first : max(last, 0)] -= each.power_kw
     prices = [region.price_per_kwh for region in regions]
     return Grid(
@@ -220,7 +221,7 @@ def _jobs(
         allowed = np.stack([chosen[pair] for pair in zip(tenant_names, listed, strict=True)])
     # Nothing runs before now: what could have started earlier is compared with starting now. On whole minutes, as
     # everything that is declared: the optimiser counts in the largest unit that all times share.
-    soonest = -(-_micros(now) // MINUTE) * MINUTE
+    soonest = -(-micros(now) // MINUTE) * MINUTE
     earliest = np.maximum(requests["earliest_start"].cast(pa.int64()).to_numpy(), soonest)
     weight = requests["cost_weight_g"].fill_null(settings.cost_weight_g).to_numpy()
     duration = requests["duration_minutes"].to_numpy() * MINUTE
@@ -342,7 +343,3 @@ def _worded(rows: pa.Table, method: str, bound: float, gap: float, signal: str, 
         words = {"method": method, "bound": bound, "gap": gap, "signal": signal, "now": now}
         found = connection.sql(_WORDED, params=words).to_arrow_table()
     return found.select(PLACEMENT_PLAN.schema.names).cast(PLACEMENT_PLAN.schema)
-
-
-def _micros(time: datetime) -> int:
-    return int((time - datetime(1970, 1, 1, tzinfo=UTC)) / timedelta(microseconds=1))

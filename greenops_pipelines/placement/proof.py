@@ -15,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow as pa
 
 from greenops_pipelines.carbon.factors import embodied_g_per_kwh, read_factors, values
 from greenops_pipelines.carbon.regions import Region
+from greenops_pipelines.instants import instant
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.tables import PLACEMENT_PROOF
 from greenops_pipelines.placement import optimise, policies, simulator
@@ -169,16 +170,12 @@ def prove(
     step = timedelta(microseconds=HOUR)
     return Proof(
         tuple(rows),
-        _time(source.start + int(begins[0]) * HOUR),
-        _time(source.start + int(begins[-1]) * HOUR) + 168 * step,
+        instant(source.start + int(begins[0]) * HOUR),
+        instant(source.start + int(begins[-1]) * HOUR) + 168 * step,
         len(begins),
         "weeks" if len(begins) >= _BLOCKS else "days",
         tuple(sides),
     )
-
-
-def _time(micros: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
 def _weeks(source: Series, wanted: int) -> Ints:
