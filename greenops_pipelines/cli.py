@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from greenops_pipelines import __version__
+from greenops_pipelines.cost import commands as cost
 from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError
 from greenops_pipelines.evidence import commands as evidence
 from greenops_pipelines.placement import commands as placement
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 carbon = typer.Typer(help="Carbon intensity.", no_args_is_help=True)
 app.add_typer(carbon, name="carbon")
+app.add_typer(cost.app, name="cost")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(placement.app, name="placement")
 app.add_typer(slo.app, name="slo")
