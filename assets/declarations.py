@@ -1,8 +1,12 @@
 """What operators declare in ops/, as tables. Not here: what is made of it."""
 
+import hashlib
+from collections.abc import Iterator
+
 import dagster as dg
 
 from assets.schemas import schema_check
+from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_SHARES
 from greenops_pipelines.lake.tables import REGIONS, TENANTS, WORKLOADS
 from greenops_pipelines.resources import Platform, permanent_faults, written
 
@@ -77,9 +81,54 @@ def workloads(platform: Platform) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
 
 
-ASSETS = [regions, tenants, workloads]
+@dg.multi_asset(
+    name="ops_cost",
+    specs=[
+        dg.AssetSpec(
+            key=["ops", name],
+            group_name="ops",
+            owners=["team:finops"],
+            kinds={"yaml", "parquet"},
+            code_version="1",
+            deps=[["ops", "tenants"]],
+            description=table.comment,
+        )
+        for name, table in (("cost", COST_SHARES), ("budgets", COST_BUDGETS))
+    ],
+)
+def cost(platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
+    """How costs are allocated and split, and what may be spent."""
+    from greenops_pipelines.cost.allocation import tables
+
+    with permanent_faults():
+        declared = platform.cost()
+    shares, budgets = tables(declared)
+    lake = platform.lake()
+    result = lake.write(COST_SHARES, shares)
+    keys = {name: ", ".join(source.tags) or "none" for name, source in declared.allocation}
+    figures = {
+        **{f"tags that name the {name}": listed for name, listed in keys.items()},
+        "mappings": len(declared.mappings),
+        "shared costs": len(declared.shared),
+    }
+    # The version is the whole file's: a tag key that changes is no row of the table, and allocates every charge anew.
+    version = hashlib.sha256(declared.model_dump_json().encode()).hexdigest()
+    yield dg.MaterializeResult(
+        asset_key=["ops", "cost"], metadata=written(result, figures), data_version=dg.DataVersion(version)
+    )
+    done = lake.write(COST_BUDGETS, budgets)
+    yield dg.MaterializeResult(
+        asset_key=["ops", "budgets"],
+        metadata=written(done, {"budgets": budgets.num_rows}),
+        data_version=dg.DataVersion(done.version),
+    )
+
+
+ASSETS = [regions, tenants, workloads, cost]
 CHECKS = [
     schema_check("ops/regions", REGIONS),
     schema_check("ops/tenants", TENANTS),
     schema_check("ops/workloads", WORKLOADS),
+    schema_check("ops/cost", COST_SHARES),
+    schema_check("ops/budgets", COST_BUDGETS),
 ]

@@ -234,6 +234,18 @@ def keda(
         typer.echo(str(Path(out) / f"{name}.yaml"))
 
 
+@cost.app.command("files")
+def cost_files(as_json: Json = False) -> None:
+    """Look at the configured bills: what each file comes to, whether it counts and why. Nothing is stored."""
+    from greenops_pipelines.carbon.regions import read_regions, read_tenants
+    from greenops_pipelines.cost.sources import find
+
+    settings = load_settings()
+    tenants = read_tenants(settings.ops_dir, read_regions(settings.ops_dir))
+    found = find(settings, [(t.tenant, t.home_region) for t in tenants], datetime.now(UTC))
+    cost.show_files(found, as_json)
+
+
 def _instant(text: str, option: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)

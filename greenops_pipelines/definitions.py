@@ -10,11 +10,12 @@ from typing import Any
 
 import dagster as dg
 
-from assets import carbon, declarations, evidence, lake, marts, placement, report, slo
+from assets import carbon, cost, declarations, evidence, lake, marts, placement, report, slo
 from greenops_pipelines import wiring
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
 from sensors import carbon as carbon_sensors
+from sensors import cost as cost_sensors
 from sensors import evidence as evidence_sensors
 from sensors import graph, maintenance
 from sensors import placement as placement_sensors
@@ -24,7 +25,7 @@ from sensors import slo as slo_sensors
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors; `resources` replaces the default `platform`."""
     mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
-    tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *placement.ASSETS, *mart_assets]
+    tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *cost.ASSETS, *placement.ASSETS, *mart_assets]
     # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
     used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
@@ -34,6 +35,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *declarations.CHECKS,
             *slo.CHECKS,
             *carbon.CHECKS,
+            *cost.CHECKS,
             *placement.CHECKS,
             *mart_checks,
             *marts.CHECKS,
@@ -43,6 +45,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         ],
         jobs=[
             *carbon_sensors.JOBS,
+            *cost_sensors.JOBS,
             *evidence_sensors.JOBS,
             *graph.JOBS,
             *maintenance.JOBS,
@@ -51,6 +54,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         ],
         schedules=[
             *carbon_sensors.SCHEDULES,
+            *cost_sensors.SCHEDULES,
             *evidence_sensors.SCHEDULES,
             *maintenance.SCHEDULES,
             *placement_sensors.SCHEDULES,

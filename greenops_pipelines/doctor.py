@@ -45,6 +45,7 @@ def examine() -> list[Finding]:
         ("lake", _lake),
         ("carbon intensity", _carbon),
         ("resource usage", _usage),
+        ("bills", _bills),
         ("warehouse", _warehouse),
         ("kubernetes", _kubernetes),
         ("UI port", _port),
@@ -158,6 +159,26 @@ def _usage(settings: Settings) -> Finding:
 
     first, last = usage_span(settings.usage_path)
     return Finding("resource usage", "fine", f"{settings.usage_path}: {first} to {last}")
+
+
+def _bills(settings: Settings) -> Finding:
+    from greenops_pipelines.cost import sources
+
+    source = sources.source_of(settings)
+    if source == "sample":
+        advice = "GREENOPS_COST_PATH=<folder, glob or s3://bucket/prefix of FOCUS or AWS CUR files>"
+        return Finding("bills", "missing", "sample bills", advice)
+    if source == "opencost":
+        from greenops_pipelines.http import HttpClient
+
+        HttpClient(settings.opencost_url).get_json("/allocation", {"window": "1h", "aggregate": "cluster"})
+        return Finding("bills", "fine", f"OpenCost at {settings.opencost_url}, in {settings.opencost_currency}")
+    if settings.cost_path.startswith("s3://"):
+        return Finding("bills", "fine", f"{settings.cost_path}; `greenops cost files` says what is there")
+    found = sources.find(settings, [], datetime.now(UTC))
+    return Finding(
+        "bills", "fine", f"{len(found.files)} files below {found.root}; `greenops cost files` says which count"
+    )
 
 
 def _warehouse(settings: Settings) -> Finding:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from greenops_pipelines.carbon.provider import Provider
     from greenops_pipelines.carbon.regions import Region, Tenant
+    from greenops_pipelines.cost.allocation import CostOps
+    from greenops_pipelines.cost.sources import Found as Bills
     from greenops_pipelines.evidence.opening import Evidence
     from greenops_pipelines.lake import Lake, Table, Written
     from greenops_pipelines.lake.dbt import Project
@@ -106,6 +108,19 @@ class Platform(dg.ConfigurableResource[Any]):
         from greenops_pipelines.carbon.sources import provider
 
         return provider(self.settings())
+
+    def cost(self) -> CostOps:
+        """Whose a charge is, how shared costs are split, what may be spent: ops/cost.yaml, held against the tenants."""
+        from greenops_pipelines.cost.allocation import read_cost
+
+        return read_cost(self.settings().ops_dir, [tenant.tenant for tenant in self.tenants()])
+
+    def bills(self) -> Bills:
+        """The files of charges of the configured source, as of now."""
+        from greenops_pipelines.cost.sources import find
+
+        tenants = [(tenant.tenant, tenant.home_region) for tenant in self.tenants()]
+        return find(self.settings(), tenants, self.now())
 
     def slos(self) -> Slos:
         """The declared SLOs, with profiles and the metrics catalogue, checked."""

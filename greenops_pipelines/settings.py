@@ -58,6 +58,13 @@ class Settings(BaseSettings):
     usage_path: str = Field("", description="Resource usage as Parquet or CSV (file or glob); empty: sample usage")
     run_days: int = Field(35, ge=1, le=4000, description="Days that `greenops run` covers for live and sample sources")
 
+    cost_path: str = Field(
+        "",
+        description="Bills: file, folder, glob or s3://bucket/prefix of FOCUS or AWS CUR files; empty: sample bills",
+    )
+    opencost_url: str = Field("", description="Base URL of OpenCost, instead of bills")
+    opencost_currency: str = Field("USD", pattern="^[A-Z]{3}$", description="Currency that OpenCost computes in")
+
     evidence_url: str = Field(
         "",
         description="Write-once store for evidence: folder or s3://bucket/prefix; empty: in the lake's bucket, or HOME",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from greenops_pipelines.carbon.sources import selections
+from greenops_pipelines.cost import sources as cost
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.dbt import Project
 from greenops_pipelines.lake.storage import LocalFolder, S3Bucket, Storage
@@ -33,7 +34,7 @@ def lake(settings: Settings) -> Lake:
     return Lake(
         storage(settings),
         settings.warehouse,
-        selections(settings),
+        {**selections(settings), **cost.selections(settings)},
         DECLARED,
         marts=lambda: [mart.table for mart in project.marts],
     )

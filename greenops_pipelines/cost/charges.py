@@ -129,9 +129,9 @@ def typed(name: str, shape: Shape, money: str = MONEY) -> str:
 
 
 def charges_sql(shape: Shape) -> str:
-    """SELECT of all rows of `numbered` in the schema's columns, with `row` in front."""
+    """SELECT of all rows of `numbered` in the schema's columns, with `row_number` in front."""
     columns = [f"{typed(c.name, shape)} as {c.snake}" for c in schema_columns()]
-    return f"""select "#row"::bigint as "row", {", ".join(columns)} from numbered"""
+    return f"""select "#row"::bigint as row_number, {", ".join(columns)} from numbered"""
 
 
 def schema_columns() -> list[FocusColumn]:

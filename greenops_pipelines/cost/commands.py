@@ -12,6 +12,7 @@ import typer
 from greenops_pipelines.errors import BadInput
 
 if TYPE_CHECKING:
+    from greenops_pipelines.cost.sources import Found
     from greenops_pipelines.cost.summarise import Summary
     from greenops_pipelines.cost.validate import Validation
 
@@ -62,6 +63,41 @@ def summarise(
         _print_json(done.as_document())
     else:
         _show_sums(done)
+
+
+def show_files(found: Found, as_json: bool) -> None:
+    """Every file of the source, what it comes to, whether it counts and why. Nothing is stored."""
+    from greenops_pipelines.cost.ingest import look
+    from greenops_pipelines.cost.summarise import text
+
+    _, verdicts = look(found)
+    listed = [
+        {
+            "name": v.file.name,
+            "billing_period": f"{part.period:%Y-%m}",
+            "provider": part.provider,
+            "currency": part.currency,
+            "charges": part.charges,
+            "billed_cost": text(part.billed),
+            "effective_cost": text(part.effective),
+            "format": v.file.format,
+            "state": v.state,
+            "counts_instead": v.instead,
+            "reason": v.reason,
+        }
+        for v in verdicts
+        for part in v.file.parts
+        if part.key == v.key
+    ]
+    if as_json:
+        _print_json({"source": found.source, "files": listed, "notes": list(found.notes)})
+        return
+    for note in found.notes:
+        typer.echo(note)
+    for row in listed:
+        sums = f"{row['billed_cost']} {row['currency']}"
+        instead = f": {row['counts_instead']}" if row["counts_instead"] else ""
+        typer.echo(f"{row['state']:<12}{row['billing_period']}  {sums:>28}  {row['name']}: {row['reason']}{instead}")
 
 
 def _show(done: Validation, show_all: bool) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -133,6 +135,36 @@ class Lake:
         if is_first and paths:
             self.refresh()
         return Written(table, rows.num_rows, tuple(paths), size, tuple(digests))
+
+    def load(
+        self,
+        table: Table,
+        partition: Mapping[str, PartitionValue],
+        batches: Iterable[pa.RecordBatch],
+        *,
+        refresh: bool = True,
+    ) -> Written:
+        """Replace one partition of a SNAPSHOT table with rows that need not fit into memory.
+
+        They come in the order of the natural key, which is checked, and are written to a temporary file before anything is
+        published. Raises `SchemaViolation` as `write` does.
+        """
+        if table.kind is not Kind.SNAPSHOT:
+            raise SchemaViolation(f"{table.path}: a {table.kind} table is appended to, never replaced")
+        folder = _folder(table, partition)
+        known = versions.by_folder(self.storage.glob(f"{folder}/*.parquet")).get(folder, [])
+        with tempfile.TemporaryFile() as file:
+            rows, sha256 = parquet.write_batches(file, table, batches)
+            if known and versions.holds(known[-1], sha256):
+                return Written(table, rows, (known[-1],), 0, (sha256,))
+            path = f"{folder}/{versions.file_name(versions.version_of(known[-1]) + 1 if known else 1, sha256)}"
+            file.seek(0)
+            size = self.storage.publish(path, functools.partial(shutil.copyfileobj, file, length=1 << 20))
+        for old in versions.superseded(self.storage, known):
+            self.storage.remove(old)
+        if refresh:
+            self.refresh()
+        return Written(table, rows, (path,), size, (sha256,))
 
     def _publish(self, table: Table, path: str, rows: pa.Table, sha256: str) -> int:
         return self.storage.publish(path, functools.partial(parquet.write, table=table, rows=rows, sha256=sha256))

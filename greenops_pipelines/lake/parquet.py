@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from greenops_pipelines.lake.schema import Table
 
 DIGEST_KEY = b"greenops.sha256"
 TABLE_KEY = b"greenops.table"
+_PIECE = 131_072
 
 
 def conform(table: Table, rows: pa.Table) -> pa.Table:
@@ -152,6 +153,50 @@ def _update(sha: Any, array: pa.Array) -> None:
     width = array.type.bit_width // 8
     data = memoryview(array.buffers()[1])
     sha.update(data[array.offset * width : (array.offset + len(array)) * width])
+
+
+def write_batches(file: Any, table: Table, batches: Iterable[pa.RecordBatch]) -> tuple[int, str]:
+    """Write rows that come in the order of their key, a piece at a time; returns how many, and their digest.
+
+    Memory holds one piece of `_PIECE` rows. The digest is over the digests of the pieces, so that it differs from that of
+    `write` for the same rows: a partition is written the one way or the other.
+    """
+    sha, count = hashlib.sha256(), 0
+    last: tuple[Any, ...] | None = None
+    order = [*dict.fromkeys((*table.partition_by, *table.row_key))]
+    text = [c.name for c in table.columns if pa.types.is_string(c.type)]
+    with pq.ParquetWriter(
+        file, table.schema, compression="zstd", use_dictionary=text, coerce_timestamps="us"
+    ) as writer:
+        for piece in _pieces(table, batches):
+            rows = conform(table, piece)
+            keys = [tuple(rows[name][place].as_py() for name in order) for place in (0, rows.num_rows - 1)]
+            if last is not None and keys[0] <= last:
+                raise SchemaViolation(f"{table.path}: key {', '.join(order)}: found {keys[0]} after {last}")
+            last = keys[1]
+            sha.update(digest(rows).encode())
+            count += rows.num_rows
+            writer.write_table(rows)
+        sha256 = sha.hexdigest()
+        writer.add_key_value_metadata({DIGEST_KEY: sha256.encode(), TABLE_KEY: table.path.encode()})
+    return count, sha256
+
+
+def _pieces(table: Table, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The rows in pieces of one size, whatever sizes they come in: equal rows have equal digests."""
+    waiting: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        rest = batch
+        while held + rest.num_rows >= _PIECE:
+            cut = _PIECE - held
+            yield pa.Table.from_batches([*waiting, rest.slice(0, cut)])
+            rest, waiting, held = rest.slice(cut), [], 0
+        if rest.num_rows:
+            waiting.append(rest)
+            held += rest.num_rows
+    if waiting:
+        yield pa.Table.from_batches(waiting)
 
 
 def write(file: Any, table: Table, rows: pa.Table, sha256: str, extra: Mapping[bytes, bytes] | None = None) -> None:

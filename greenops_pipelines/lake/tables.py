@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from greenops_pipelines.lake.cost_tables import COST_TABLES
 from greenops_pipelines.lake.schema import TIMESTAMP, Column, Kind, Table
 
 _text = pa.string()
@@ -581,4 +582,5 @@ DECLARED: tuple[Table, ...] = (
     PLACEMENT_ATTEMPTS,
     PLACEMENT_SETTLEMENTS,
     PLACEMENT_PROOF,
+    *COST_TABLES,
 )
