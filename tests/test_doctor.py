@@ -24,6 +24,7 @@ SUBJECTS = [
     "lake",
     "carbon intensity",
     "resource usage",
+    "bills",
     "warehouse",
     "kubernetes",
     "UI port",
@@ -62,6 +63,7 @@ def test_a_fresh_home_lacks_data_and_a_run_and_is_not_broken() -> None:
     assert {f.subject: f.state for f in found if f.state != "fine" and f.subject != "promtool"} == {
         "carbon intensity": "missing",
         "resource usage": "missing",
+        "bills": "missing",
         "warehouse": "missing",
         "kubernetes": "missing",
     }

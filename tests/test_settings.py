@@ -55,6 +55,8 @@ def test_loading_the_example_gives_exactly_the_defaults(empty_folder: Path) -> N
         "carbon_path",
         "carbon_base_url",
         "carbon_user",
+        "cost_path",
+        "opencost_url",
         "evidence_url",
         "evidence_key",
         "evidence_tsa_url",

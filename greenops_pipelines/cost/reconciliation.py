@@ -59,7 +59,7 @@ def measurement(rows: pa.Table) -> Measurement:
     worst, where = max(differences, key=lambda pair: pair[0], default=(Decimal(0), None))
     detail = f"{len(raw)} billing periods and currencies agree from the raw files to the marts"
     if worst and where:
-        detail = f"{where['stage']}, {where['billing_period']:%Y-%m} {where['currency']}: differs by {where['billed_difference']} billed, {where['effective_difference']} effective"
+        detail = f"{where['stage']}, {where['billing_period']:%Y-%m} {where['currency']}: differs by {_plain(where['billed_difference'])} billed, {_plain(where['effective_difference'])} effective"
     elif lost:
         detail = (
             f"{lost[0]['stage']}, {lost[0]['billing_period']:%Y-%m} {lost[0]['currency']}: {lost[0]['charges']} charges"
@@ -74,3 +74,7 @@ def measurement(rows: pa.Table) -> Measurement:
         missing=None if listed else "a bill",
         figures={"billing periods": len(raw), "stages": len({r["stage"] for r in listed})},
     )
+
+
+def _plain(value: Decimal) -> str:
+    return f"{value.normalize():f}"

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from greenops_pipelines.carbon.factors import read_factors
+from greenops_pipelines.lake.cost_tables import COST_CHARGES, COST_SHARES
 from greenops_pipelines.lake.schema import Table
 from greenops_pipelines.lake.tables import (
     CARBON_INTENSITY,
@@ -110,6 +111,8 @@ def small_lake() -> dict[Table, Rows]:
             usage(at(11), "search", "globex", "us-east-1", vcpu_hours=100.0, cpu_utilization=1.0, requests=500.0),
         ],
         PLACEMENT_SETTLEMENTS: [],
+        COST_CHARGES: [],
+        COST_SHARES: [],
     }
 
 
