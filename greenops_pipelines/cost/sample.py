@@ -229,7 +229,10 @@ from (
 union all by name
 select {_ACCOUNT_AWS}, day as "ChargePeriodStart", day + interval 1 day as "ChargePeriodEnd", category as "ChargeCategory", class as "ChargeClass", what as "ChargeDescription",
     'One-Time' as "ChargeFrequency", amount::decimal(18, 12) as "BilledCost", amount::decimal(18, 12) as "EffectiveCost", amount::decimal(18, 12) as "ListCost",
-    amount::decimal(18, 12) as "ContractedCost", name as "ServiceName", kind as "ServiceCategory", 'Other (' || kind || ')' as "ServiceSubcategory"
+    amount::decimal(18, 12) as "ContractedCost", case category when 'Purchase' then amount::decimal(18, 12) end as "ListUnitPrice", "ListUnitPrice" as "ContractedUnitPrice",
+    case category when 'Purchase' then 1 end as "PricingQuantity", case category when 'Purchase' then 'Months' end as "PricingUnit",
+    case category when 'Purchase' then 'Standard' end as "PricingCategory", case category when 'Purchase' then 'SUPPORT' end as "SkuId",
+    case category when 'Purchase' then 'SUPPORT-1' end as "SkuPriceId", name as "ServiceName", kind as "ServiceCategory", 'Other (' || kind || ')' as "ServiceSubcategory"
 from period cross join (
     select s as day, 'Purchase' as category, null as class, 'Business support' as what, 640.00 as amount, 'AWS Support' as name, 'Management and Governance' as kind from period
     union all select s + interval 2 day, 'Tax', null, 'Value added tax', 318.27, 'Tax', 'Other' from period

@@ -373,7 +373,12 @@ def test_every_data_test_says_which_asset_it_checks(dbt: Dbt, built: Outcome) ->
     models = [node for node in nodes if node["resource_type"] == "model"]
     tests = [node for node in nodes if node["resource_type"] == "test"]
     marts = [asset_key(node) for node in models if node["config"]["materialized"] == "table"]
-    assert sorted(marts) == [*(["carbon", name] for name in sorted(MARTS.values())), ["placement", "avoided_monthly"]]
+    cost = ("allocated_monthly", "charge_carbon", "commitments_monthly", "daily", "monthly")
+    assert sorted(marts) == [
+        *(["carbon", name] for name in sorted(MARTS.values())),
+        *(["cost", name] for name in cost),
+        ["placement", "avoided_monthly"],
+    ]
     assert len(tests) == len(built.passed) - len(models)
     for test in tests:
         assert asset_key(test) in marts, test["name"]

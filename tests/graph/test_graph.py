@@ -20,9 +20,20 @@ carbon/intensity <- ops/regions
 carbon/outlook <- carbon/forecast carbon/intensity
 carbon/sci_daily <- carbon/emissions_hourly
 carbon/usage <- ops/regions ops/tenants
+cost/allocated_monthly <- cost/monthly ops/cost
+cost/charge_carbon <- carbon/emission_factors carbon/intensity cost/charges ops/regions
+cost/charges <- ops/cost ops/tenants
+cost/commitments_monthly <- cost/charges
+cost/daily <- carbon/emission_factors carbon/intensity cost/charges ops/regions
+cost/files <- ops/cost ops/tenants
+cost/monthly <- carbon/emission_factors carbon/intensity cost/charges ops/regions
+cost/periods <- ops/cost ops/tenants
+cost/reconciliation <- cost/charges cost/daily cost/files cost/monthly
 evidence/bundles <- lake/warehouse
 evidence/scorecard <- report/carbon report/scorecard
-lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily placement/avoided_monthly placement/proof slo/certificates
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/charge_carbon cost/commitments_monthly cost/periods cost/reconciliation ops/budgets placement/avoided_monthly placement/proof slo/certificates
+ops/budgets <- ops/tenants
+ops/cost <- ops/tenants
 ops/regions <-
 ops/tenants <- ops/regions
 ops/workloads <- ops/regions ops/tenants
@@ -78,6 +89,7 @@ def test_what_fires_is_running_by_default_and_described() -> None:
     sensors = {s.name: s for s in repository.sensor_defs}
     assert set(schedules) == {
         "carbon_hourly",
+        "cost_daily",
         "evidence_daily",
         "forecast_hourly",
         "forecast_scores_daily",
