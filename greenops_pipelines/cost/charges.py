@@ -53,16 +53,10 @@ def shape_of(file: Opened) -> Shape:
             found = by_name.get("providername")
         if found is not None:
             expressions[name], types[name] = _plain(identifier(found), file.types[found]), file.types[found]
-    if (
-        "ServiceProviderName" in expressions
-        and "servicename" in by_name
-        and "providername" in by_name
-        and "serviceprovidername" in by_name
-    ):
-        # Files of 1.3 may carry both generations.
-        expressions["ServiceProviderName"] = (
-            f"coalesce({expressions['ServiceProviderName']}, {_plain(identifier(by_name['providername']), 'VARCHAR')})"
-        )
+    if {"providername", "serviceprovidername"} <= by_name.keys():
+        # Files of 1.3 may carry both generations, and fill one.
+        older = _plain(identifier(by_name["providername"]), file.types[by_name["providername"]])
+        expressions["ServiceProviderName"] = f"coalesce({expressions['ServiceProviderName']}, {older})"
     return Shape("FOCUS", expressions, types)
 
 

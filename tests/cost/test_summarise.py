@@ -167,6 +167,12 @@ def test_both_generations_of_columns_are_one(tmp_path: Path) -> None:
     assert {row["provider"] for row in new["rows"]} == {"AWS", "Snow Corp"}
 
 
+def test_a_file_of_both_generations_takes_whichever_is_filled(tmp_path: Path) -> None:
+    both = [row | {"ServiceProviderName": value} for row, value in zip(rows.BASE[:2], (None, "New Cloud"), strict=True)]
+    done = summarise(rows.write(tmp_path / "both.csv", both), ["provider"]).as_document()
+    assert [row["provider"] for row in done["rows"]] == ["AWS", "New Cloud"]
+
+
 def test_doubles_of_a_parquet_file_are_the_numbers_they_print(tmp_path: Path) -> None:
     path = tmp_path / "bill.parquet"
     with duckdb.connect() as connection:
