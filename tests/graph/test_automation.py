@@ -21,16 +21,20 @@ MARTS = {
     "carbon/sci_daily",
     "placement/avoided_monthly",
 }
+# Charges are weighed with the intensity of their hours: what holds emissions follows it, and what is made of that.
+COSTS = {*(f"cost/{name}" for name in ("allocated_monthly", "charge_carbon", "daily", "monthly", "reconciliation"))}
 PLANNED = {"carbon/outlook", "placement/plan", "placement/settlements"}
-FOLLOWERS = {*MARTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
+BILLS = {*(f"cost/{name}" for name in ("charges", "commitments_monthly", "files", "periods"))}
+FOLLOWERS = {*MARTS, *COSTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
 MISSING = {
     *FOLLOWERS,
     *(f"carbon/{name}" for name in ("forecast", "forecast_scores")),
     *(f"placement/{name}" for name in ("requests", "dispatches", "attempts", "proof")),
+    *BILLS,
 }
 """What a home without it asks for, once declarations and a day of data are there."""
 DECLARED = [
-    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads")),
+    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads", "cost", "budgets")),
     *(dg.AssetKey(["slo", key]) for key in ("definitions", "rules", "certificates")),
     dg.AssetKey(["carbon", "emission_factors"]),
 ]
@@ -171,7 +175,8 @@ def test_a_failed_blocking_check_stops_what_follows_it(tmp_path: Path, monkeypat
             ),
         )
         instance.report_runless_asset_event(failed)
-        assert requested(instance)[0] == set()
+        # Bills are read whatever the regions are; what weighs them with a grid is not.
+        assert requested(instance)[0] == BILLS
 
 
 def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:
