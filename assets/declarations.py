@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.schemas import schema_check
-from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_SHARES
+from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_SHARES, COST_UNITS
 from greenops_pipelines.lake.tables import REGIONS, TENANTS, WORKLOADS
 from greenops_pipelines.resources import Platform, permanent_faults, written
 
@@ -93,16 +93,16 @@ def workloads(platform: Platform) -> dg.MaterializeResult[None]:
             deps=[["ops", "tenants"]],
             description=table.comment,
         )
-        for name, table in (("cost", COST_SHARES), ("budgets", COST_BUDGETS))
+        for name, table in (("cost", COST_SHARES), ("budgets", COST_BUDGETS), ("units", COST_UNITS))
     ],
 )
 def cost(platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
-    """How costs are allocated and split, and what may be spent."""
+    """How costs are allocated and split, what may be spent, and what it is divided by."""
     from greenops_pipelines.cost.allocation import tables
 
     with permanent_faults():
         declared = platform.cost()
-    shares, budgets = tables(declared)
+    shares, budgets, units = tables(declared)
     lake = platform.lake()
     result = lake.write(COST_SHARES, shares)
     keys = {name: ", ".join(source.tags) or "none" for name, source in declared.allocation}
@@ -116,12 +116,13 @@ def cost(platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
     yield dg.MaterializeResult(
         asset_key=["ops", "cost"], metadata=written(result, figures), data_version=dg.DataVersion(version)
     )
-    done = lake.write(COST_BUDGETS, budgets)
-    yield dg.MaterializeResult(
-        asset_key=["ops", "budgets"],
-        metadata=written(done, {"budgets": budgets.num_rows}),
-        data_version=dg.DataVersion(done.version),
-    )
+    for name, table, rows in (("budgets", COST_BUDGETS, budgets), ("units", COST_UNITS, units)):
+        done = lake.write(table, rows)
+        yield dg.MaterializeResult(
+            asset_key=["ops", name],
+            metadata=written(done, {name: ", ".join(rows["name"].to_pylist()) or "none"}),
+            data_version=dg.DataVersion(done.version),
+        )
 
 
 ASSETS = [regions, tenants, workloads, cost]
@@ -131,4 +132,5 @@ CHECKS = [
     schema_check("ops/workloads", WORKLOADS),
     schema_check("ops/cost", COST_SHARES),
     schema_check("ops/budgets", COST_BUDGETS),
+    schema_check("ops/units", COST_UNITS),
 ]

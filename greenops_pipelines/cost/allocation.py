@@ -1,4 +1,4 @@
-"""`ops/cost.yaml`: whose a charge is, how shared costs are split, what may be spent; and the first two as SQL.
+"""`ops/cost.yaml`: whose a charge is, how shared costs are split, what may be spent, what it is divided by; and the first two as SQL.
 
 A dimension is read from tags, then from the sub account, then from the mappings, and stays null where nothing says it. Not
 here: the splitting itself (dbt, `cost_allocated_monthly`).
@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from greenops_pipelines import ops
 from greenops_pipelines.errors import ConfigurationError
 from greenops_pipelines.lake.catalog import quoted
-from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_SHARES
+from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_SHARES, COST_UNITS
 from greenops_pipelines.ops import OpsModel
 
 Dimension = Literal["tenant", "service", "environment"]
@@ -112,6 +112,15 @@ class Budget(OpsModel):
     provider: str | None = None
 
 
+class Unit(OpsModel):
+    """What the cost of a service is divided by."""
+
+    name: str = Field(min_length=1, max_length=80)
+    measure: Literal["requests", "tokens"]
+    per: int = Field(default=1, ge=1)
+    service: str | None = None
+
+
 class CostOps(OpsModel):
     """The whole file."""
 
@@ -119,11 +128,12 @@ class CostOps(OpsModel):
     mappings: tuple[Mapping, ...] = ()
     shared: tuple[Shared, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    units: tuple[Unit, ...] = ()
 
     @model_validator(mode="after")
     def _names(self) -> CostOps:
-        for items in ([s.name for s in self.shared], [b.name for b in self.budgets]):
-            if len(set(items)) < len(items):
+        for items in (self.shared, self.budgets, self.units):
+            if len({item.name for item in items}) < len(items):
                 raise ValueError("each name once")
         return self
 
@@ -169,16 +179,19 @@ def _pointer(key: str) -> str:
     return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
-def tables(declared: CostOps) -> tuple[pa.Table, pa.Table]:
-    """Rows of COST_SHARES and COST_BUDGETS."""
+def tables(declared: CostOps) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Rows of COST_SHARES, COST_BUDGETS and COST_UNITS."""
     shares: list[dict[str, object]] = []
     for rule in declared.shared:
         shares += [
             {"name": rule.name, "split": rule.split, "tenant": t, "share": s} for t, s in rule.shares.items()
         ] or [{"name": rule.name, "split": rule.split, "tenant": "", "share": None}]
     budgets = [budget.model_dump() for budget in declared.budgets]
-    return pa.Table.from_pylist(shares, schema=COST_SHARES.schema), pa.Table.from_pylist(
-        budgets, schema=COST_BUDGETS.schema
+    units = [unit.model_dump() for unit in declared.units]
+    return (
+        pa.Table.from_pylist(shares, schema=COST_SHARES.schema),
+        pa.Table.from_pylist(budgets, schema=COST_BUDGETS.schema),
+        pa.Table.from_pylist(units, schema=COST_UNITS.schema),
     )
 
 

@@ -211,4 +211,17 @@ COST_BUDGETS = Table(
     unique=("name",),
 )
 
-COST_TABLES = (COST_SHARES, COST_BUDGETS, COST_CHARGES, COST_FILES, COST_PERIODS, COST_RECONCILIATION)
+COST_UNITS = Table(
+    layer="bronze",
+    name="cost_units",
+    comment="What costs are divided by, as declared in ops/cost.yaml: a request, a report, 1,000 tokens.",
+    columns=(
+        Column("name", _text, "Name of the unit"),
+        Column("measure", _text, "requests (of resource_usage) or tokens (of charges)"),
+        Column("per", _int, "How many of them are one unit"),
+        Column("service", _text, "Service whose cost is divided; null: each service by itself", nullable=True),
+    ),
+    unique=("name",),
+)
+
+COST_TABLES = (COST_SHARES, COST_BUDGETS, COST_UNITS, COST_CHARGES, COST_FILES, COST_PERIODS, COST_RECONCILIATION)

@@ -3,6 +3,7 @@
 with monthly as (
     select
         month,
+        billing_period,
         currency,
         provider,
         tenant,
@@ -28,6 +29,7 @@ direct as (
 pools as (
     select
         month,
+        billing_period,
         currency,
         provider,
         service,
@@ -83,6 +85,7 @@ ratios as (
 shares as (
     select
         pools.month,
+        pools.billing_period,
         pools.currency,
         pools.provider,
         pools.service,
@@ -107,6 +110,7 @@ shares as (
 split as (
     select
         month,
+        billing_period,
         currency,
         provider,
         service,
@@ -122,7 +126,7 @@ split as (
             when place = 1 then pool_effective - sum(effective_share) over pool else 0
         end as effective_cost
     from shares
-    window pool as (partition by month, currency, provider, service, shared_by)
+    window pool as (partition by month, billing_period, currency, provider, service, shared_by)
 ),
 
 unsplit as (
@@ -142,6 +146,7 @@ unsplit as (
 together as (
     select
         month,
+        billing_period,
         currency,
         provider,
         tenant,
@@ -156,6 +161,7 @@ together as (
     union all
     select
         month,
+        billing_period,
         currency,
         provider,
         tenant,
@@ -170,6 +176,7 @@ together as (
     union all
     select
         month,
+        billing_period,
         currency,
         provider,
         '' as tenant,
@@ -184,6 +191,7 @@ together as (
 
 select
     month,
+    billing_period,
     currency,
     provider,
     tenant,
@@ -194,4 +202,4 @@ select
     cast(sum(effective_cost) as decimal(38, 12)) as effective_cost,
     bool_or(is_sample) as is_sample
 from together
-group by month, currency, provider, tenant, service, allocated_method_id
+group by month, billing_period, currency, provider, tenant, service, allocated_method_id

@@ -10,6 +10,8 @@ with charges as (
         charge_period_start,
         charge_period_end,
         charge_category,
+        charge_class,
+        charge_frequency,
         service_provider_name as provider,
         sub_account_id as sub_account,
         service_name,
