@@ -246,6 +246,49 @@ def cost_files(as_json: Json = False) -> None:
     cost.show_files(found, as_json)
 
 
+@cost.app.command("report")
+def cost_report(
+    period: Annotated[
+        str | None,
+        typer.Option(help="2026-10 or 2026-W44; by default the newest whole month and week.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write into instead of the home's reports/.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Render FinOps reports, and a month's statements per tenant, from what is in the lake. Bills are not looked at."""
+    from greenops_pipelines.report import finops
+    from greenops_pipelines.report.periods import parse
+
+    settings = load_settings()
+    lake = _lake(settings)
+    periods = [parse(period)] if period else finops.due(lake)
+    if not periods:
+        raise BadInput("the lake has no bills; `greenops run` brings them in")
+    target = out or settings.reports
+    made = finops.write_reports(lake, target, periods, datetime.now(UTC), __version__)
+    if as_json:
+        document = [
+            {
+                "period": one.period.name,
+                "file": str(one.path),
+                "statements": len(one.statements),
+                "sample_data": one.is_sample,
+                "totals": {
+                    currency: {"billed_cost": f"{billed:f}", "effective_cost": f"{effective:f}"}
+                    for currency, (billed, effective) in sorted(one.totals.items())
+                },
+            }
+            for one in made
+        ]
+        _print_json({"reports": document})
+        return
+    for one in made:
+        beside = f", with {len(one.statements)} statements beside it" if one.statements else ""
+        typer.echo(f"{one.path}{beside}{' (sample data)' if one.is_sample else ''}")
+
+
 def _instant(text: str, option: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)

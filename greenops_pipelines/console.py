@@ -218,6 +218,7 @@ def _with_bar(console: Console, planned: Any, work: Any) -> Any:
 def _finish(console: Console, settings: Settings, seconds: float) -> None:
     from greenops_pipelines import wiring
     from greenops_pipelines.report.carbon import FILE_NAME
+    from greenops_pipelines.report.finops import FOLDER
     from greenops_pipelines.report.scorecard import scorecard
 
     show_scorecard(scorecard(wiring.lake(settings), datetime.now(UTC)))
@@ -226,7 +227,10 @@ def _finish(console: Console, settings: Settings, seconds: float) -> None:
         return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
     console.print(f"done in {seconds:.0f} s")
-    console.print(f"report   {near(settings.reports / FILE_NAME)}", soft_wrap=True)
+    finops = sorted((settings.reports / FOLDER).glob("*.html"))
+    for path in (settings.reports / FILE_NAME, *finops):
+        if path.exists():
+            console.print(f"report   {near(path)}", soft_wrap=True)
     console.print(
         f'SQL      {near(settings.warehouse)}   greenops sql "select * from emissions_daily limit 5"', soft_wrap=True
     )

@@ -25,6 +25,7 @@ from greenops_pipelines.lake.catalog import identifier
 MONTHS = 3
 ANOMALY_DAY = 12
 ANOMALY_TENANT = "cascade-outfitters"
+ANOMALY_SERVICE = "AWS Data Transfer"
 """Whose traffic costs nine times its usual on the 12th of every even month."""
 
 _HOURLY_COMMITMENT = "3.1"

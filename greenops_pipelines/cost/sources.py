@@ -40,7 +40,7 @@ def source_of(settings: Settings) -> str:
 def selections(settings: Settings) -> dict[str, dict[str, str]]:
     """The configured value of the cost tables' `source`: sources never mix."""
     source = source_of(settings)
-    return {table: {"source": source} for table in ("cost_charges", "cost_files", "cost_periods")}
+    return {table: {"source": source} for table in ("cost_charges", "cost_files", "cost_periods", "cost_reports")}
 
 
 def find(settings: Settings, tenants: Sequence[tuple[str, str]], now: datetime) -> Found:

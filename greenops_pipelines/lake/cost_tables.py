@@ -224,4 +224,37 @@ COST_UNITS = Table(
     unique=("name",),
 )
 
-COST_TABLES = (COST_SHARES, COST_BUDGETS, COST_UNITS, COST_CHARGES, COST_FILES, COST_PERIODS, COST_RECONCILIATION)
+COST_REPORTS = Table(
+    layer="bronze",
+    name="cost_reports",
+    comment="The FinOps reports that were made: what each says per currency, read back from its file, and where it is.",
+    columns=(
+        Column("source", _text, "sample, file or opencost"),
+        Column("period", _text, "2026-10: a month, as billed; 2026-W44: an ISO week, by the day of the charge"),
+        Column("kind", _text, "month or week"),
+        Column("first_day", _date, "First day of the period"),
+        Column("last_day", _date, "Last day of the period"),
+        Column("currency", _text, "Currency of the sums"),
+        Column("billed_cost", _money, "Sum of BilledCost, as the report says it"),
+        Column("effective_cost", _money, "Sum of EffectiveCost, as the report says it"),
+        Column("file", _text, "The report, below reports/"),
+        Column("sha256", _text, "Its digest"),
+        Column("bytes", _int, "Its size"),
+        Column("statements", _int, "Statements of tenants beside it"),
+        Column("made_at", TIMESTAMP, "When it was made"),
+    ),
+    unique=("source", "period", "currency"),
+    partition_by=("source", "period"),
+    selected_by=("source",),
+)
+
+COST_TABLES = (
+    COST_SHARES,
+    COST_BUDGETS,
+    COST_UNITS,
+    COST_CHARGES,
+    COST_FILES,
+    COST_PERIODS,
+    COST_RECONCILIATION,
+    COST_REPORTS,
+)

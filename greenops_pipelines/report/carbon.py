@@ -6,18 +6,16 @@ against the mart's rows.
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.measurement import Measurement
+from greenops_pipelines.report import pages
 from greenops_pipelines.report.scorecard import counts, scorecard
 
 FILE_NAME = "carbon.html"
@@ -36,23 +34,16 @@ class Report:
 
 def write_report(lake: Lake, folder: Path, now: datetime) -> Report:
     """Render the `LONGEST_DAYS` days up to the last one with covered emissions, and put the file into `folder` whole."""
-    from jinja2 import Environment, StrictUndefined
-
     data = _figures(lake)
     card = scorecard(lake, now)
-    template = (resources.files("greenops_pipelines.report") / "carbon.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(template).render(
-        **data, card=card.to_pylist(), verdicts=counts(card), made_at=now.strftime("%Y-%m-%d %H:%M UTC")
+    html = pages.render(
+        "carbon.html.j2",
+        **data,
+        card=card.to_pylist(),
+        verdicts=counts(card),
+        made_at=now.strftime("%Y-%m-%d %H:%M UTC"),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE_NAME
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(html, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = pages.put_text(folder / FILE_NAME, html)
     total = data["total"]
     figures = {
         "total kgCO2e": round(total["total_kg"] or 0.0, 3),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,18 +11,12 @@ import pytest
 
 from greenops_pipelines.carbon.factors import read_factors
 from greenops_pipelines.cost import reconciliation
-from greenops_pipelines.cost.allocation import read_cost, tables
-from greenops_pipelines.cost.ingest import ingest
-from greenops_pipelines.cost.sources import Found
 from greenops_pipelines.lake import Lake
-from greenops_pipelines.lake.cost_tables import COST_CHARGES, COST_FILES, COST_SHARES
-from greenops_pipelines.lake.dbt import Project
-from greenops_pipelines.lake.storage import LocalFolder
-from greenops_pipelines.lake.tables import CARBON_INTENSITY, DECLARED, EMISSION_FACTORS, REGIONS
-from tests.carbon.small_lake import intensity, put
+from greenops_pipelines.lake.cost_tables import COST_CHARGES, COST_FILES
+from tests.carbon.small_lake import intensity
 from tests.cost import focus_rows as rows
+from tests.cost.small_cost_lake import cost_lake
 
-ROOT = Path(__file__).parents[2]
 OPS = """
 allocation:
   tenant: {tags: [tenant]}
@@ -56,26 +49,8 @@ BILL = [
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    folder = tmp_path_factory.mktemp("cost")
-    project = Project(ROOT / "dbt", folder / "dbt")
-    found = Lake(
-        LocalFolder(folder / "lake"),
-        folder / "warehouse.duckdb",
-        {"carbon_intensity": {"provider": "file", "signal": "average", "emission_factor_type": "lifecycle"}},
-        DECLARED,
-        marts=lambda: [mart.table for mart in project.marts],
-    )
-    (folder / "cost.yaml").write_text(OPS, encoding="utf-8")
-    declared = read_cost(folder)
-    found.write(EMISSION_FACTORS, read_factors())
-    put(found, REGIONS, [{"region": "eu-west-1", "zone": "IE", "pue": 2.0, "pue_source": "test", "residency": "eu"}])
-    put(found, CARBON_INTENSITY, [intensity("IE", MAY, 500.0, day=MAY.date())])
-    found.write(COST_SHARES, tables(declared)[0])
-    bill = rows.write(folder / "may.csv", BILL)
-    ingest(found, Found("file", folder, (bill,)), declared, "run", MAY + timedelta(days=40))
-    built = project.build(found, [mart.table.name for mart in project.marts if mart.group == "cost"])
-    assert {t.test.name: t.message for t in built.failed} == {}
-    return found
+    hour = intensity("IE", MAY, 500.0, day=MAY.date())
+    return cost_lake(tmp_path_factory.mktemp("cost"), OPS, BILL, intensity=[hour])
 
 
 def sums(lake: Lake, sql: str) -> list[tuple[Any, ...]]:
@@ -167,4 +142,4 @@ def test_the_check_says_where_a_stage_differs(lake: Lake) -> None:
 
 def test_the_files_table_explains_itself(lake: Lake) -> None:
     (eur, usd) = sorted(lake.read(COST_FILES).to_pylist(), key=lambda row: row["currency"])
-    assert (eur["name"], eur["state"], usd["billed_cost"], usd["charges"]) == ("may.csv", "counts", Decimal("4.67"), 8)
+    assert (eur["name"], eur["state"], usd["billed_cost"], usd["charges"]) == ("bill.csv", "counts", Decimal("4.67"), 8)

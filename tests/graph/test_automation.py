@@ -12,6 +12,7 @@ from greenops_pipelines import wiring
 from greenops_pipelines.definitions import defs
 from greenops_pipelines.settings import load_settings
 from sensors.carbon import carbon_hourly, forecast_hourly
+from sensors.cost import finops_report_monthly, finops_report_weekly
 from sensors.graph import declarations_changed
 from sensors.maintenance import maintenance, maintenance_daily
 from tests.graph.conftest import World, materialise, newest_day
@@ -22,7 +23,13 @@ MARTS = {
     "placement/avoided_monthly",
 }
 # Charges are weighed with the intensity of their hours: what holds emissions follows it, and what is made of that.
-COSTS = {*(f"cost/{name}" for name in ("allocated_monthly", "charge_carbon", "daily", "monthly", "reconciliation"))}
+COSTS = {
+    *(
+        f"cost/{name}"
+        for name in ("allocated_monthly", "charge_carbon", "daily", "monthly", "reconciliation", "report")
+    ),
+    *(f"cost/{name}" for name in ("anomalies_daily", "forecasts_daily", "units_daily")),
+}
 PLANNED = {"carbon/outlook", "placement/plan", "placement/settlements"}
 BILLS = {*(f"cost/{name}" for name in ("charges", "commitments_monthly", "files", "periods"))}
 FOLLOWERS = {*MARTS, *COSTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
@@ -34,7 +41,7 @@ MISSING = {
 }
 """What a home without it asks for, once declarations and a day of data are there."""
 DECLARED = [
-    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads", "cost", "budgets")),
+    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads", "cost", "budgets", "units")),
     *(dg.AssetKey(["slo", key]) for key in ("definitions", "rules", "certificates")),
     dg.AssetKey(["carbon", "emission_factors"]),
 ]
@@ -65,6 +72,13 @@ def test_hours_around_a_change_to_summer_time_have_keys_of_their_own() -> None:
         local = [(first + timedelta(hours=n)).astimezone(ZoneInfo("Europe/Berlin")) for n in range(4)]
         assert len({tick(carbon_hourly, time).run_key for time in local}) == 4
         assert len({tick(forecast_hourly, time).run_key for time in local}) == 4
+
+
+def test_reports_are_asked_for_by_the_name_of_what_has_ended() -> None:
+    month = tick(finops_report_monthly, datetime(2027, 1, 3, 6, 23, tzinfo=UTC))
+    week = tick(finops_report_weekly, datetime(2027, 1, 4, 6, 23, tzinfo=UTC))
+    assert (month.run_key, week.run_key) == ("finops_report:2026-12", "finops_report:2026-W53")
+    assert month.run_config == {"ops": {"cost__report": {"config": {"period": "2026-12"}}}}
 
 
 def test_the_same_tick_twice_has_the_same_key() -> None:

@@ -53,7 +53,11 @@ def test_the_form_in_our_names_and_a_zone_in_the_path(fault_server) -> None:
         ({"zone": "FR", "forecast": [{"datetime": text(0), "carbonIntensity": 1}]}, "asked for zone DE, found FR"),
         ({"forecast": []}, "it has no forecast"),
         ({"forecast": [{"datetime": text(0), "carbonIntensity": None}]}, "it has no forecast"),
-        ({"forecast": [{"datetime": text(0), "carbonIntensity": -1}]}, "carbon intensity is -1 g/kWh"),
+        # Issued at the same hour: without a time it would be issued when the test runs, and begin before that.
+        (
+            {"forecast": [{"datetime": text(0), "carbonIntensity": -1}], "updatedAt": text(0)},
+            "carbon intensity is -1 g/kWh",
+        ),
         ({"forecast": [{"datetime": "2026-11-26T00:00", "carbonIntensity": 1}]}, "has no zone"),
         ({"data": []}, "forecast: Field required"),
         (

@@ -18,7 +18,7 @@ from greenops_pipelines.report.carbon import FILE_NAME, Report, reconciliation, 
 from tests.carbon.small_lake import Row, at, empty_lake, intensity, marts, put, put_intensity, put_usage, table, usage
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
-VOID = {"meta", "line", "rect", "br"}
+VOID = {"meta", "line", "rect", "br", "link", "path"}
 
 
 class Page(HTMLParser):
@@ -41,7 +41,7 @@ class Page(HTMLParser):
         given = dict(attributes)
         self.outside += [value for name in ("src", "href") if (value := given.get(name))]
         if tag == "data":
-            self.data[given["id"] or ""] = given["value"] or ""
+            self.data[given.get("id") or ""] = given["value"] or ""
         if tag == "tr":
             self.rows.append([])
         if tag in {"td", "th"}:
