@@ -30,7 +30,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
     return dg.Definitions(
-        assets=[*tables, *lake_assets, *evidence.ASSETS, *report.ASSETS],
+        assets=[*tables, *lake_assets, *evidence.ASSETS, *cost.REPORTS, *report.ASSETS],
         asset_checks=[
             *declarations.CHECKS,
             *slo.CHECKS,

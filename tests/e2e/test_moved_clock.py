@@ -24,6 +24,12 @@ _ROOT = Path(__file__).parents[2]
 BEFORE, AFTER = datetime(2026, 8, 3, 5, 0, tzinfo=UTC), datetime(2026, 8, 3, 6, 23, 10, tzinfo=UTC)
 SCHEDULES = {"finops_report_monthly": "2026-07", "finops_report_weekly": "2026-W31"}
 
+# With a real monotonic clock, libfaketime 0.9.10 still moves the end of a sleep that is given as a time of that clock.
+_SLEEP = """
+import select, time
+time.sleep = lambda seconds: select.select([], [], [], seconds)
+"""
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -62,7 +68,9 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
     monkeypatch.setenv("GREENOPS_OPS_DIR", str(_ROOT / "ops"))
     monkeypatch.setenv("GREENOPS_DBT_DIR", str(_ROOT / "dbt"))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(_SLEEP, encoding="utf-8")
     settings = load_settings()
     tenants = [(t.tenant, t.home_region) for t in read_tenants(settings.ops_dir, read_regions(settings.ops_dir))]
     # The bills of three months, as of that morning.
@@ -79,6 +87,7 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
     environment = {
         **os.environ,
         "DAGSTER_HOME": str(settings.dagster_home),
+        "PYTHONPATH": os.pathsep.join([str(site), str(_ROOT), os.environ.get("PYTHONPATH", "")]),
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock.file),
         "FAKETIME_NO_CACHE": "1",

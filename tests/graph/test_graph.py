@@ -21,21 +21,26 @@ carbon/outlook <- carbon/forecast carbon/intensity
 carbon/sci_daily <- carbon/emissions_hourly
 carbon/usage <- ops/regions ops/tenants
 cost/allocated_monthly <- cost/monthly ops/cost
+cost/anomalies_daily <- carbon/emission_factors carbon/intensity cost/charges ops/regions
 cost/charge_carbon <- carbon/emission_factors carbon/intensity cost/charges ops/regions
 cost/charges <- ops/cost ops/tenants
 cost/commitments_monthly <- cost/charges
 cost/daily <- carbon/emission_factors carbon/intensity cost/charges ops/regions
 cost/files <- ops/cost ops/tenants
+cost/forecasts_daily <- carbon/emission_factors carbon/intensity cost/charges ops/budgets ops/regions
 cost/monthly <- carbon/emission_factors carbon/intensity cost/charges ops/regions
 cost/periods <- ops/cost ops/tenants
 cost/reconciliation <- cost/charges cost/daily cost/files cost/monthly
+cost/report <- carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost/charge_carbon cost/commitments_monthly cost/forecasts_daily cost/reconciliation cost/units_daily
+cost/units_daily <- carbon/emission_factors carbon/intensity carbon/usage cost/charges ops/regions ops/units
 evidence/bundles <- lake/warehouse
 evidence/scorecard <- report/carbon report/scorecard
-lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/charge_carbon cost/commitments_monthly cost/periods cost/reconciliation ops/budgets placement/avoided_monthly placement/proof slo/certificates
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost/charge_carbon cost/commitments_monthly cost/forecasts_daily cost/periods cost/reconciliation cost/units_daily placement/avoided_monthly placement/proof slo/certificates
 ops/budgets <- ops/tenants
 ops/cost <- ops/tenants
 ops/regions <-
 ops/tenants <- ops/regions
+ops/units <- ops/tenants
 ops/workloads <- ops/regions ops/tenants
 placement/attempts <- placement/dispatches
 placement/avoided_monthly <- placement/settlements
@@ -91,6 +96,8 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "carbon_hourly",
         "cost_daily",
         "evidence_daily",
+        "finops_report_monthly",
+        "finops_report_weekly",
         "forecast_hourly",
         "forecast_scores_daily",
         "maintenance_daily",
