@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from greenops_pipelines.carbon.factors import read_factors
-from greenops_pipelines.lake.cost_tables import COST_CHARGES, COST_SHARES
+from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_CHARGES, COST_SHARES, COST_UNITS
 from greenops_pipelines.lake.schema import Table
 from greenops_pipelines.lake.tables import (
     CARBON_INTENSITY,
@@ -111,8 +111,10 @@ def small_lake() -> dict[Table, Rows]:
             usage(at(11), "search", "globex", "us-east-1", vcpu_hours=100.0, cpu_utilization=1.0, requests=500.0),
         ],
         PLACEMENT_SETTLEMENTS: [],
+        COST_BUDGETS: [],
         COST_CHARGES: [],
         COST_SHARES: [],
+        COST_UNITS: [],
     }
 
 
@@ -373,7 +375,16 @@ def test_every_data_test_says_which_asset_it_checks(dbt: Dbt, built: Outcome) ->
     models = [node for node in nodes if node["resource_type"] == "model"]
     tests = [node for node in nodes if node["resource_type"] == "test"]
     marts = [asset_key(node) for node in models if node["config"]["materialized"] == "table"]
-    cost = ("allocated_monthly", "charge_carbon", "commitments_monthly", "daily", "monthly")
+    cost = (
+        "allocated_monthly",
+        "anomalies_daily",
+        "charge_carbon",
+        "commitments_monthly",
+        "daily",
+        "forecasts_daily",
+        "monthly",
+        "units_daily",
+    )
     assert sorted(marts) == [
         *(["carbon", name] for name in sorted(MARTS.values())),
         *(["cost", name] for name in cost),
