@@ -136,7 +136,7 @@ def report(context: dg.AssetExecutionContext, config: ReportConfig, platform: Pl
         ", ".join(f"reports/{one.path.relative_to(reports).as_posix()}" for one in made) or "none: no bills"
     )
     figures["statements of tenants"] = sum(len(one.statements) for one in made)
-    return dg.MaterializeResult(metadata=written(finops.record(lake, reports, made, now), figures))
+    return dg.MaterializeResult(metadata=written(finops.record(lake, reports, made, now, periods), figures))
 
 
 @dg.asset_check(

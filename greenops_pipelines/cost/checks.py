@@ -33,9 +33,13 @@ def allocated(lake: Lake) -> Measurement:
     """The least share, of any currency's effective cost, that names a tenant or is split by a rule."""
     rows = lake.query(
         """
-        select billing_currency as currency, 100 * (sum(abs(effective_cost)) filter (where tenant is not null or shared_by is not null))::double
-            / nullif(sum(abs(effective_cost)), 0)::double as share
-        from cost_charges group by all order by 2
+        -- Where nothing names a tenant, there is nobody to split what is shared among.
+        select billing_currency as currency,
+            100 * coalesce(
+                sum(abs(effective_cost)) filter (where tenant is not null or (shared_by is not null and is_somebodys)), 0
+            )::double / nullif(sum(abs(effective_cost)), 0)::double as share
+        from (select *, bool_or(tenant is not null) over (partition by billing_currency, billing_period) as is_somebodys from cost_charges)
+        group by all order by 2
         """
     ).to_pylist()
     known = [row for row in rows if row["share"] is not None]
@@ -121,7 +125,10 @@ def false_alarms(lake: Lake) -> Measurement:
     missing = None if found["is_sample"] else "bills of which it is known what is wrong; the sample is such"
     return Measurement(
         check="cost/anomalies_daily:false_alarms",
-        measured=1000 * found["alarms"] / found["quiet"] if missing is None and found["quiet"] else None,
+        # The silence of what misses an anomaly says nothing.
+        measured=(1000.0 if found["found"] < found["planted"] else 1000 * found["alarms"] / found["quiet"])
+        if missing is None and found["quiet"]
+        else None,
         target=1,
         comparison="<=",
         unit="per 1,000",
@@ -164,23 +171,23 @@ def budgets(lake: Lake) -> Measurement:
     """Budgets that the newest forecast sees exceeded."""
     rows = lake.query(
         """
-        select scope, currency, budget::double as budget, expected from cost_forecasts_daily where budget is not null
-        qualify row_number() over (partition by scope order by as_of desc) = 1 order by expected / budget desc nulls last
+        select scope, currency, budget::double as budget, greatest(expected, spent::double) as expected from cost_forecasts_daily
+        where budget is not null and (expected is not null or spent > budget)
+        qualify row_number() over (partition by scope order by as_of desc) = 1 order by expected / budget desc
         """
     ).to_pylist()
-    known = [row for row in rows if row["expected"] is not None]
-    over = [row for row in known if row["expected"] > row["budget"]]
+    over = [row for row in rows if row["expected"] > row["budget"]]
     return Measurement(
         check="cost/forecasts_daily:budgets",
-        measured=float(len(over)) if known else None,
+        measured=float(len(over)) if rows else None,
         target=0,
         comparison="==",
         unit="budgets",
         detail=", ".join(
             f"{row['scope']}: {row['expected']:,.0f} of {row['budget']:,.0f} {row['currency']} expected"
-            for row in over or known
+            for row in over or rows
         )
         or "no budget",
-        missing=None if known else "a budget in ops/cost.yaml, and a week of bills",
+        missing=None if rows else "a budget in ops/cost.yaml, and a week of bills",
         figures={"budgets": len(rows)},
     )

@@ -241,6 +241,7 @@ COST_REPORTS = Table(
         Column("sha256", _text, "Its digest"),
         Column("bytes", _int, "Its size"),
         Column("statements", _int, "Statements of tenants beside it"),
+        Column("attribution", _text, "Digest of whose each of its costs is: it changes where the sums do not"),
         Column("made_at", TIMESTAMP, "When it was made"),
     ),
     unique=("source", "period", "currency"),

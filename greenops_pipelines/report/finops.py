@@ -26,8 +26,8 @@ from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.cost_tables import COST_REPORTS
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.report import pages
-from greenops_pipelines.report.finops_figures import TABLES, Figures, Row, gather, newest, text
-from greenops_pipelines.report.periods import Period, parse
+from greenops_pipelines.report.finops_figures import TABLES, Figures, Row, gather, newest, text, within
+from greenops_pipelines.report.periods import Kind, Period, parse
 
 FOLDER = "finops"
 Progress = Callable[[str], None]
@@ -59,20 +59,42 @@ class Statement:
 
 @dataclass(frozen=True)
 class Made:
-    """One report: where it is, what it says per currency (billed, effective), and the statements beside it."""
+    """One report: where it is, what it says per currency (billed, effective), whose, and the statements beside it."""
 
     period: Period
     path: Path
     totals: dict[str, tuple[Decimal, Decimal]]
     statements: tuple[str, ...]
+    attribution: str
     is_sample: bool
 
 
 def due(lake: Lake) -> list[Period]:
-    """The newest month and week, and every earlier period whose report does not say any more what its bills come to."""
-    found = [period for kind in ("month", "week") if (period := newest(lake, kind)) is not None]  # type: ignore[arg-type]
-    stale = [parse(row["period"]) for row in differences(lake) if row["difference"] or row["effective_difference"]]
+    """The newest month and week, and every period whose report does not say any more what its bills come to, or whose they are."""
+    kinds: tuple[Kind, ...] = ("month", "week")
+    found = [period for kind in kinds if (period := newest(lake, kind)) is not None]
+    stale = {parse(row["period"]) for row in differences(lake) if row["difference"] or row["effective_difference"]}
+    made = lake.query("select period, any_value(attribution) as attribution from cost_reports group by all").to_pylist()
+    with lake.connect(TABLES) as connection:
+        for row in made:
+            period = parse(row["period"])
+            if attribution(connection, period) != row["attribution"]:
+                stale.add(period)
     return sorted({*found, *stale})
+
+
+def attribution(connection: duckdb.DuckDBPyConnection, period: Period) -> str:
+    """A digest of what is whose: of a month with what is split, of a week by its charges. Empty: no charge."""
+    rows = (
+        f"select currency, tenant, service, provider, allocated_method_id as m, sum(effective_cost) as cost "
+        f"from cost_allocated_monthly where {within(period)} group by all"
+        if period.kind == "month"
+        else f"select currency, tenant, service, provider, '' as m, sum(effective_cost) as cost from cost_daily where {within(period)} group by all"
+    )
+    ((found,),) = connection.sql(
+        f"select coalesce(sha256(string_agg(to_json(r)::varchar, chr(10) order by to_json(r)::varchar)), '') from ({rows}) as r"
+    ).fetchall()
+    return str(found)
 
 
 def differences(lake: Lake) -> list[Row]:
@@ -87,9 +109,9 @@ def differences(lake: Lake) -> list[Row]:
         ),
 
         weeks as (
-            select said.period, said.currency, sum(c.billed_cost) as billed, sum(c.effective_cost) as effective
-            from said inner join cost_charges as c
-                on said.kind = 'week' and c.billing_currency = said.currency and c.charge_period_start::date between said.first_day and said.last_day
+            select said.period, c.billing_currency as currency, sum(c.billed_cost) as billed, sum(c.effective_cost) as effective
+            from (select distinct period, first_day, last_day from said where kind = 'week') as said
+            inner join cost_charges as c on c.charge_period_start::date between said.first_day and said.last_day
             group by all
         ),
 
@@ -118,7 +140,10 @@ def reconciliation(lake: Lake, reports: Path) -> Measurement:
     rows = lake.query("select * from cost_reports order by first_day, kind, currency").to_pylist()
     found: list[tuple[Decimal, str]] = []
     for path in sorted({row["file"] for row in rows}):
-        found += _said(reports / path, [row for row in rows if row["file"] == path])
+        of_it = [row for row in rows if row["file"] == path]
+        found += _said(reports / path, of_it)
+        if of_it[0]["kind"] == "month":
+            found += _stated(lake, reports / path, parse(of_it[0]["period"]))
     for row in differences(lake):
         for column in ("difference", "effective_difference"):
             found.append(
@@ -146,6 +171,27 @@ def reconciliation(lake: Lake, reports: Path) -> Measurement:
         missing=None if rows else "a report",
         figures={"reports": len({row["period"] for row in rows}), "comparisons": len(found)},
     )
+
+
+def _stated(lake: Lake, path: Path, period: Period) -> list[tuple[Decimal, str]]:
+    """What the statements of a month say, read back from their HTML, less what is whose by the mart."""
+    whose = lake.query(
+        f"select tenant, currency, sum(effective_cost) as cost from cost_allocated_monthly where {within(period)} and tenant <> '' group by all"
+    ).to_pylist()
+    found: list[tuple[Decimal, str]] = []
+    for tenant in sorted({row["tenant"] for row in whose}):
+        file = path.with_suffix("") / f"{file_name(tenant)}.html"
+        said = read_back(file.read_text(encoding="utf-8")) if file.exists() else {}
+        expected = {row["currency"]: row["cost"] for row in whose if row["tenant"] == tenant}
+        for currency in {*said, *expected}:
+            # A statement has no billed cost: invoices are not a tenant's.
+            stated = said[currency][1] if currency in said else None
+            difference = abs((stated or Decimal(0)) - expected.get(currency, Decimal(0)))
+            missing = Decimal(1) if stated is None and not difference else Decimal(0)
+            found.append(
+                (difference or missing, f"{period.name}/{file.name}: {currency} differs from what is the tenant's")
+            )
+    return found
 
 
 def _said(path: Path, rows: Sequence[Row]) -> list[tuple[Decimal, str]]:
@@ -185,15 +231,23 @@ def write_reports(
     version: str,
     progress: Progress = lambda name: None,
 ) -> list[Made]:
-    """Render each period into `reports`. `BadInput` for one without a charge."""
+    """Render each period into `reports`. `BadInput` for one that never had a charge.
+
+    One whose charges were all restated away has its report removed, and is no `Made`.
+    """
     intervals = checks.intervals(lake).measured
+    recorded = set(lake.query("select distinct period from cost_reports")["period"].to_pylist())
     with lake.connect(TABLES) as connection:
         write = partial(_write, connection, reports / FOLDER, now, version, intervals, progress)
-        return [write(period) for period in periods]
+        made = [write(period, period.name in recorded) for period in periods]
+    return [one for one in made if one is not None]
 
 
-def record(lake: Lake, reports: Path, made: Sequence[Made], now: datetime) -> Written:
-    """Rows of COST_REPORTS for the reports that were made, read back from their files."""
+def record(lake: Lake, reports: Path, made: Sequence[Made], now: datetime, asked: Sequence[Period] = ()) -> Written:
+    """Rows of COST_REPORTS for the reports that were made, read back from their files.
+
+    Of `asked` periods that have none any more, the rows are taken away.
+    """
     source = lake.query("select any_value(source) as source from cost_charges")["source"][0].as_py()
     rows: list[Row] = []
     for report in made:
@@ -213,10 +267,13 @@ def record(lake: Lake, reports: Path, made: Sequence[Made], now: datetime) -> Wr
                     "sha256": hashlib.sha256(content).hexdigest(),
                     "bytes": len(content),
                     "statements": len(report.statements),
+                    "attribution": report.attribution,
                     "made_at": now,
                 }
             )
-    return lake.write(COST_REPORTS, pa.Table.from_pylist(rows, schema=COST_REPORTS.schema))
+    gone = {period.name for period in asked} - {one.period.name for one in made} if source is not None else set()
+    partitions = [{"source": source, "period": name} for name in sorted(gone)]
+    return lake.write(COST_REPORTS, pa.Table.from_pylist(rows, schema=COST_REPORTS.schema), partitions)
 
 
 def read_back(html: str) -> dict[str, tuple[Decimal, Decimal]]:
@@ -231,9 +288,13 @@ def read_back(html: str) -> dict[str, tuple[Decimal, Decimal]]:
 
 
 def file_name(tenant: str) -> str:
-    """A name for a tenant's files: its own, where that can be one, else with what cannot be replaced and a digest."""
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", tenant).strip(".-")[:60]
-    return plain if plain == tenant else f"{plain or 'tenant'}-{hashlib.sha256(tenant.encode()).hexdigest()[:8]}"
+    """A name for a tenant's files: its own, where no other tenant's could be taken for it, else what is left of it and a digest.
+
+    Some disks hold `Acme` and `acme` for the same.
+    """
+    plain = re.sub(r"[^a-z0-9._-]+", "-", tenant.lower()).strip(".-")[:60]
+    is_own = plain == tenant and not re.search(r"-[0-9a-f]{8}$", plain)
+    return plain if is_own else f"{plain or 'tenant'}-{hashlib.sha256(tenant.encode()).hexdigest()[:8]}"
 
 
 def statement(connection: duckdb.DuckDBPyConnection, period: Period, tenant: str) -> Statement:
@@ -254,11 +315,11 @@ def statement(connection: duckdb.DuckDBPyConnection, period: Period, tenant: str
             from (
                 select currency, sum(effective_cost) as effective, bool_or(is_sample) as is_sample,
                     coalesce(sum(effective_cost) filter (where allocated_method_id <> ''), 0) as shared
-                from cost_allocated_monthly where tenant = $tenant and billing_period = $first group by all
+                from cost_allocated_monthly where tenant = $tenant and date_trunc('month', billing_period) = $first group by all
             ) as n
             left join (
                 select currency, sum(effective_cost) as effective from cost_allocated_monthly
-                where tenant = $tenant and billing_period = $before group by all
+                where tenant = $tenant and date_trunc('month', billing_period) = $before group by all
             ) as b on n.currency = b.currency
             order by 1 desc
             """
@@ -266,32 +327,35 @@ def statement(connection: duckdb.DuckDBPyConnection, period: Period, tenant: str
         direct=rows(
             """
             select service, provider, currency, sum(effective_cost) as effective_cost from cost_allocated_monthly
-            where tenant = $tenant and billing_period = $first and allocated_method_id = ''
+            where tenant = $tenant and date_trunc('month', billing_period) = $first and allocated_method_id = ''
             group by all order by currency desc, effective_cost desc, service
             """
         ),
+        # Neither the ratio nor the service of what is split: by the one everybody else's cost, by the other their services
+        # could be told.
         shared=rows(
             """
             select allocated_method_id, provider, currency, sum(effective_cost) as effective_cost,
-                any_value(json_extract_string(allocated_method_details, '$.Elements[0].UsageUnit')) as split,
-                100 * any_value(json_extract_string(allocated_method_details, '$.Elements[0].AllocatedRatio')::double) as ratio_pct
-            from cost_allocated_monthly where tenant = $tenant and billing_period = $first and allocated_method_id <> ''
+                any_value(json_extract_string(allocated_method_details, '$.Elements[0].UsageUnit')) as split
+            from cost_allocated_monthly
+            where tenant = $tenant and date_trunc('month', billing_period) = $first and allocated_method_id <> ''
             group by all order by currency desc, effective_cost desc, allocated_method_id
             """
         ),
         units=rows(
             """
             select unit, service, currency, sum(quantity) as quantity, sum(effective_cost)::double / nullif(sum(quantity), 0) as unit_cost,
-                count(distinct day) as days
+                count(distinct day) as days, bool_or(is_sample) as is_sample
             from cost_units_daily where tenant = $tenant and day between $first and $last_day
-            group by all having sum(quantity) > 0 and sum(effective_cost) <> 0 order by 1, 2, 3 desc
+            group by unit, service, currency having sum(quantity) > 0 and sum(effective_cost) <> 0 order by 1, 2, 3 desc
             """
         ),
         carbon=rows(
             """
             select sum(operational_kg) + coalesce(sum(embodied_kg) filter (where is_covered), 0) as total_kg,
-                100 * coalesce(sum(energy_kwh) filter (where is_covered), 0) / nullif(sum(energy_kwh), 0) as covered_pct
-            from cost_charge_carbon where tenant = $tenant and billing_period = $first
+                100 * coalesce(sum(energy_kwh) filter (where is_covered), 0) / nullif(sum(energy_kwh), 0) as covered_pct,
+                coalesce(bool_or(is_sample), false) as is_sample
+            from cost_charge_carbon where tenant = $tenant and date_trunc('month', billing_period) = $first
             """
         )[0],
         carbon_services=rows(
@@ -299,7 +363,7 @@ def statement(connection: duckdb.DuckDBPyConnection, period: Period, tenant: str
             select service, region, sum(energy_kwh) as energy_kwh,
                 sum(operational_kg) + coalesce(sum(embodied_kg) filter (where is_covered), 0) as total_kg,
                 100 * coalesce(sum(energy_kwh) filter (where is_covered), 0) / nullif(sum(energy_kwh), 0) as covered_pct
-            from cost_charge_carbon where tenant = $tenant and billing_period = $first group by all order by total_kg desc nulls last, service, region
+            from cost_charge_carbon where tenant = $tenant and date_trunc('month', billing_period) = $first group by all order by total_kg desc nulls last, service, region
             """
         ),
     )
@@ -313,8 +377,14 @@ def _write(
     intervals: float | None,
     progress: Progress,
     period: Period,
-) -> Made:
+    is_known: bool,
+) -> Made | None:
     figures = gather(connection, period)
+    if not figures.totals and is_known:
+        for old in (folder / f"{period.name}.html", *(folder / period.name).glob("*")):
+            for suffix in _SUFFIXES:
+                old.with_suffix(suffix).unlink(missing_ok=True)
+        return None
     if not figures.totals:
         raise BadInput(f"period: found {period.name}, which has no charge; allowed: {_periods(connection)}")
     made_at = now.strftime("%Y-%m-%d %H:%M UTC")
@@ -330,11 +400,6 @@ def _write(
         exact=text,
     )
     path = pages.put_text(folder / f"{period.name}.html", html)
-    where = (
-        f"billing_period = date '{period.first}'"
-        if period.kind == "month"
-        else f"day between date '{period.first}' and date '{period.last}'"
-    )
     _data(
         connection,
         path,
@@ -342,7 +407,7 @@ def _write(
         select '{period.name}' as period, provider, service_name, service, tenant, region, charge_category, currency,
             sum(billed_cost)::decimal(38, 12) as billed_cost, sum(effective_cost)::decimal(38, 12) as effective_cost,
             sum(charges)::bigint as charges, sum(operational_kg) as operational_kg, bool_or(is_sample) as is_sample
-        from cost_daily where {where} group by all order by all
+        from cost_daily where {within(period)} group by all order by all
         """,
     )
     progress(f"{FOLDER}/{path.name}")
@@ -356,7 +421,7 @@ def _write(
         if old not in wanted and old.suffix in _SUFFIXES:
             old.unlink()
     totals = {row["currency"]: (row["billed"], row["effective"]) for row in figures.totals}
-    return Made(period, path, totals, tuple(tenants), figures.is_sample)
+    return Made(period, path, totals, tuple(tenants), attribution(connection, period), figures.is_sample)
 
 
 _SUFFIXES = (".html", ".csv", ".parquet")
@@ -368,9 +433,9 @@ def _statement(connection: duckdb.DuckDBPyConnection, path: Path, found: Stateme
         connection,
         path,
         f"""
-        select '{found.period.name}' as period, tenant, service, provider, currency, allocated_method_id, allocated_method_details,
-            effective_cost, is_sample
-        from cost_allocated_monthly where tenant = $tenant and billing_period = date '{found.period.first}' order by all
+        select '{found.period.name}' as period, tenant, case when allocated_method_id = '' then service else '' end as service, provider, currency,
+            allocated_method_id, sum(effective_cost)::decimal(38, 12) as effective_cost, bool_or(is_sample) as is_sample
+        from cost_allocated_monthly where tenant = $tenant and {within(found.period)} group by all order by all
         """,
         {"tenant": found.tenant},
     )

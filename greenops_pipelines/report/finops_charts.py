@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ def daily(rows: Sequence[Row], currency: str, first: date, last: date) -> str:
     import altair as alt
 
     shown = [
-        {"day": f"{row['day']}", "provider": row["provider"] or "not said", "cost": row["effective_cost"]}
+        {"day": _local(row["day"]), "provider": _drawable(row["provider"]) or "not said", "cost": row["effective_cost"]}
         for row in rows
         if row["currency"] == currency
     ]
@@ -44,7 +45,7 @@ def outlook(rows: Sequence[Row], currency: str) -> str:
 
     shown = [
         {
-            "day": f"{row['as_of']}",
+            "day": _local(row["as_of"]),
             "spent": row["spent"],
             "expected": row["expected"],
             "low": row["low"],
@@ -61,6 +62,16 @@ def outlook(rows: Sequence[Row], currency: str) -> str:
     spent = base.mark_line(color=_COLOURS[0], strokeWidth=2).encode(x=x, y="spent:Q")
     layered: Any = alt.layer(band, line, spent).properties(width=_WIDTH, height=_HEIGHT)
     return _svg(layered)
+
+
+def _local(day: date) -> str:
+    """A day that Vega draws where it is: without a time of day it would be taken for UTC, and drawn in local time."""
+    return f"{day}T00:00:00"
+
+
+def _drawable(text: str) -> str:
+    """Without what XML cannot hold: vl-convert ends the process over it."""
+    return re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]", "\N{REPLACEMENT CHARACTER}", text)
 
 
 def _chart(rows: Sequence[Row], description: str) -> alt.Chart:

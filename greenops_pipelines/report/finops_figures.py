@@ -23,14 +23,15 @@ MOVERS = 8
 
 TABLES = (
     "cost_charges", "cost_daily", "cost_monthly", "cost_allocated_monthly", "cost_charge_carbon", "cost_commitments_monthly",
-    "cost_units_daily", "cost_anomalies_daily", "cost_forecasts_daily", "cost_files", "cost_reconciliation", "sci_daily",
+    "cost_units_daily", "cost_anomalies_daily", "cost_forecasts_daily", "cost_files", "cost_reconciliation", "cost_budgets", "sci_daily",
 )  # fmt: skip
 """What a report reads."""
 
 _UNITS = """
 select service, unit, currency, sum(quantity) as quantity, sum(effective_cost) as effective_cost,
-    sum(effective_cost)::double / nullif(sum(quantity), 0) as unit_cost, count(distinct day) as days
-from cost_units_daily where {where} group by all having sum(quantity) > 0 order by 1, 2, 3
+    sum(effective_cost)::double / nullif(sum(quantity), 0) as unit_cost, count(distinct day) as days,
+    bool_or(is_sample) as is_sample
+from cost_units_daily where {where} group by service, unit, currency having sum(quantity) > 0 order by 1, 2, 3
 """
 
 
@@ -68,22 +69,28 @@ class Figures:
         return any(row["is_sample"] for row in self.totals)
 
 
+_REACH = """
+    select currency, as_of from (
+        select currency, as_of, max(as_of) over () as newest
+        from (select currency, max(as_of) as as_of from cost_forecasts_daily where scope = '' group by all)
+    ) where as_of >= date_trunc('month', newest) - interval 1 month
+"""
+"""How far the bills of each currency reach. One that had no charge in the month before or since holds up nobody."""
+
+
 def newest(lake: Lake, kind: Kind) -> Period | None:
     """The last period of its kind that the bills cover whole; where there is none, the one under way. None: no bills."""
     with lake.connect(["cost_charges", "cost_forecasts_daily"]) as connection:
-        ((as_of, first, last),) = connection.sql(
-            """
-            select (select min(d) from (select currency, max(as_of) as d from cost_forecasts_daily where scope = '' group by 1)),
-                min(billing_period), max(billing_period) from cost_charges
-            """
-        ).fetchall()
-    if last is None:
-        return None
-    if as_of is None:
-        return containing(kind, last)
-    under_way = containing(kind, as_of + timedelta(days=1))
-    closed = under_way.before()
-    return closed if closed.last >= first else under_way
+        ((as_of,),) = connection.sql(f"select min(as_of) from ({_REACH})").fetchall()
+        column = "billing_period" if kind == "month" else "charge_period_start::date"
+        charged = {
+            containing(kind, day) for (day,) in connection.sql(f"select distinct {column} from cost_charges").fetchall()
+        }
+    known = sorted(charged)
+    whole = [period for period in known if as_of is not None and period.last <= as_of]
+    begun = [period for period in known if as_of is None or period.first <= as_of + timedelta(days=1)]
+    found = whole or begun or known
+    return found[-1] if found else None
 
 
 def gather(connection: duckdb.DuckDBPyConnection, period: Period) -> Figures:
@@ -91,34 +98,35 @@ def gather(connection: duckdb.DuckDBPyConnection, period: Period) -> Figures:
     return _Asked(connection, period).figures()
 
 
+def within(period: Period, day: str = "day") -> str:
+    """The SQL condition of a charge that belongs to a period. A billing period counts in the month that it begins in."""
+    if period.kind == "month":
+        return f"date_trunc('month', billing_period) = date '{period.first}'"
+    return f"{day} between date '{period.first}' and date '{period.last}'"
+
+
 class _Asked:
     def __init__(self, connection: duckdb.DuckDBPyConnection, period: Period) -> None:
         self.connection = connection
         self.period = period
         self.before = period.before()
-        self.as_of: date | None = self.rows(
-            "select min(d) as d from (select currency, max(as_of) as d from cost_forecasts_daily where scope = '' group by 1)"
-        )[0]["d"]
+        self.as_of: date | None = self.rows(f"select min(as_of) as d from ({_REACH})")[0]["d"]
         # A period under way is held against as many days of the one before.
         self.is_partial = self.as_of is None or self.as_of < period.last
         known = (self.as_of - period.first).days + 1 if self.as_of is not None and self.is_partial else period.days
+        self.until = period.first + timedelta(days=max(known, 0)) if self.is_partial else period.end
         cut = self.before.first + timedelta(days=max(known, 0)) if self.is_partial else self.before.end
+        days = f"day < date '{self.until}'" if self.is_partial else "true"
+        days_before = f"day < date '{cut}'" if self.is_partial else "true"
+        connection.execute(f"create or replace temp view shown as select * from cost_daily where {within(period)}")
+        connection.execute(f"create or replace temp view compared as select * from shown where {days}")
         connection.execute(
-            f"create or replace temp view shown as select * from cost_daily where {self.within(period)}",
-        )
-        connection.execute(
-            f"create or replace temp view earlier as select * from cost_daily where {self.within(self.before)} and day < '{cut}'"
+            f"create or replace temp view earlier as select * from cost_daily where {within(self.before)} and {days_before}"
         )
 
     def rows(self, sql: str) -> list[Row]:
         found: list[Row] = self.connection.sql(sql).to_arrow_table().to_pylist()
         return found
-
-    def within(self, period: Period, day: str = "day") -> str:
-        """The condition of a charge that belongs to it."""
-        if period.kind == "month":
-            return f"billing_period = date '{period.first}'"
-        return f"{day} between date '{period.first}' and date '{period.last}'"
 
     def span(self, day: str = "day") -> str:
         """The condition of a day of it."""
@@ -151,7 +159,7 @@ class _Asked:
                 """
             ),
             budgets=self.forecasts(f"month = date '{month.first}' and as_of <= date '{self.period.last}'"),
-            outlook=self.forecasts("true"),
+            outlook=self.forecasts("month = (select max(month) from cost_forecasts_daily)"),
             outlook_days=self.rows(
                 """
                 select as_of, currency, scope, budget::double as budget, spent::double as spent, expected, low, high from cost_forecasts_daily
@@ -172,13 +180,14 @@ class _Asked:
         return self.rows(
             """
             select s.currency, s.billed, s.effective, s.charges, s.is_sample, e.effective as before,
-                100 * (s.effective - e.effective)::double / nullif(e.effective::double, 0) as change_pct
+                100 * (coalesce(c.effective, 0) - e.effective)::double / nullif(e.effective::double, 0) as change_pct
             from (
                 select currency, sum(billed_cost) as billed, sum(effective_cost) as effective, sum(charges)::bigint as charges,
                     bool_or(is_sample) as is_sample
                 from shown group by all
             ) as s
             left join (select currency, sum(effective_cost) as effective from earlier group by all) as e on s.currency = e.currency
+            left join (select currency, sum(effective_cost) as effective from compared group by all) as c on s.currency = c.currency
             order by s.currency desc
             """
         )
@@ -201,7 +210,7 @@ class _Asked:
                 f"""
                 select currency, tenant as name, coalesce(sum(effective_cost) filter (where allocated_method_id = ''), 0) as direct,
                     coalesce(sum(effective_cost) filter (where allocated_method_id <> ''), 0) as shared, sum(effective_cost) as effective
-                from cost_allocated_monthly where billing_period = date '{self.period.first}'
+                from cost_allocated_monthly where {within(self.period)}
                 group by all order by currency desc, effective desc, name
                 """
             )
@@ -218,7 +227,7 @@ class _Asked:
         return self.rows(
             f"""
             with together as (
-                select currency, service_name, tenant, effective_cost as now, 0 as earlier from shown
+                select currency, service_name, tenant, effective_cost as now, 0 as earlier from compared
                 union all
                 select currency, service_name, tenant, 0, effective_cost from earlier
             ),
@@ -246,20 +255,31 @@ class _Asked:
         )
 
     def allocation(self) -> list[Row]:
-        condition = self.within(self.period, "charge_period_start::date")
+        if self.period.kind == "month":
+            # What could not be split, because nobody costs anything directly, is nobody's.
+            return self.rows(
+                f"""
+                select currency, coalesce(sum(effective_cost) filter (where tenant <> '' and allocated_method_id = ''), 0) as named,
+                    coalesce(sum(effective_cost) filter (where tenant <> '' and allocated_method_id <> ''), 0) as split,
+                    coalesce(sum(effective_cost) filter (where tenant = ''), 0) as nobody,
+                    100 * coalesce(sum(abs(effective_cost)) filter (where tenant <> ''), 0)::double
+                        / nullif(sum(abs(effective_cost))::double, 0) as allocated_pct
+                from cost_allocated_monthly where {within(self.period)} group by all order by 1 desc
+                """
+            )
         return self.rows(
             f"""
             select billing_currency as currency, coalesce(sum(effective_cost) filter (where tenant is not null), 0) as named,
                 coalesce(sum(effective_cost) filter (where tenant is null and shared_by is not null), 0) as split,
                 coalesce(sum(effective_cost) filter (where tenant is null and shared_by is null), 0) as nobody,
-                100 * (sum(abs(effective_cost)) filter (where tenant is not null or shared_by is not null))::double
+                100 * coalesce(sum(abs(effective_cost)) filter (where tenant is not null or shared_by is not null), 0)::double
                     / nullif(sum(abs(effective_cost))::double, 0) as allocated_pct
-            from cost_charges where {condition} group by all order by 1 desc
+            from cost_charges where {self.span("charge_period_start::date")} group by all order by 1 desc
             """
         )
 
     def unallocated(self) -> list[Row]:
-        condition = self.within(self.period, "charge_period_start::date")
+        condition = within(self.period, "charge_period_start::date")
         return self.rows(
             f"""
             select billing_currency as currency, coalesce(service_provider_name, '') as provider, coalesce(service_name, '') as service_name,
@@ -273,18 +293,32 @@ class _Asked:
         """Of each scope the newest, with how it stands; scopes without a budget are the currencies."""
         return self.rows(
             f"""
+            with newest as (
+                select * from cost_forecasts_daily where {condition}
+                qualify row_number() over (partition by scope, currency order by as_of desc) = 1
+            ),
+
+            -- A budget that no charge was ever held against is shown too: its name, or its currency, is mistyped.
+            listed as (
+                select n.month, n.as_of, n.currency, n.scope, n.budget, n.spent, n.expected, n.low, n.high, n.days_left from newest as n
+                union all
+                select (select max(month) from newest), null, b.currency, b.name, b.amount, 0, null, null, null, null
+                from cost_budgets as b
+                where b.name not in (select scope from newest) and exists (select 1 from newest)
+            )
+
             select *, 100 * spent::double / budget::double as spent_pct, 100 * expected / budget::double as expected_pct,
                 case
-                    when budget is null or expected is null then ''
-                    when days_left = 0 then case when spent > budget then 'over' else 'within' end
+                    when budget is null then ''
                     when spent > budget then 'over'
+                    when spent = 0 and coalesce(expected, 0) = 0 then 'no such charge'
+                    when days_left = 0 then 'within'
+                    when expected is null then 'too little is known'
                     when expected > budget then 'expected to be over'
                     when high > budget then 'may be over'
                     else 'within'
                 end as state
-            from cost_forecasts_daily where {condition}
-            qualify row_number() over (partition by scope, currency order by as_of desc) = 1
-            order by scope = '', currency desc, scope
+            from listed order by scope = '', currency desc, scope
             """
         )
 
@@ -310,7 +344,7 @@ class _Asked:
                 sum(embodied_kg) filter (where is_covered) as embodied_kg,
                 coalesce(sum(operational_kg), 0) + coalesce(sum(embodied_kg) filter (where is_covered), 0) as total_kg,
                 100 * coalesce(sum(energy_kwh) filter (where is_covered), 0) / nullif(sum(energy_kwh), 0) as covered_pct
-            from cost_charge_carbon where {self.within(self.period, "charge_period_start::date")}
+            from cost_charge_carbon where {within(self.period, "charge_period_start::date")}
             group by all order by total_kg desc, name
             """
         )
@@ -319,9 +353,9 @@ class _Asked:
         return self.rows(
             f"""
             select sum(operational_kg) as operational_kg, sum(embodied_kg) filter (where is_covered) as embodied_kg,
-                sum(operational_kg) + coalesce(sum(embodied_kg) filter (where is_covered), 0) as total_kg, count(*) as charges,
+                sum(operational_kg) + coalesce(sum(embodied_kg) filter (where is_covered), 0) as total_kg, count(*) as charges, coalesce(bool_or(is_sample), false) as is_sample,
                 100 * coalesce(sum(energy_kwh) filter (where is_covered), 0) / nullif(sum(energy_kwh), 0) as covered_pct
-            from cost_charge_carbon where {self.within(self.period, "charge_period_start::date")}
+            from cost_charge_carbon where {within(self.period, "charge_period_start::date")}
             """
         )[0]
 

@@ -66,9 +66,15 @@ def parse(text: str) -> Period:
     """The period of its name. `BadInput` says what is allowed."""
     try:
         if found := _MONTH.fullmatch(text):
-            return containing("month", date(int(found[1]), int(found[2]), 1))
+            return _with_one_before(containing("month", date(int(found[1]), int(found[2]), 1)))
         if found := _WEEK.fullmatch(text):
-            return containing("week", date.fromisocalendar(int(found[1]), int(found[2]), 1))
-    except ValueError:
+            return _with_one_before(containing("week", date.fromisocalendar(int(found[1]), int(found[2]), 1)))
+    except (ValueError, OverflowError):
         pass
     raise BadInput(f"period: found {text!r}, allowed: {_FORMS}")
+
+
+def _with_one_before(period: Period) -> Period:
+    """Years 1 and 9999 have no neighbour to be compared with: the calendar ends there."""
+    period.before()
+    return period

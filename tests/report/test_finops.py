@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,11 +19,12 @@ from greenops_pipelines.cost.reconciliation import reconcile
 from greenops_pipelines.cost.sources import Found
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.lake import Lake
-from greenops_pipelines.lake.cost_tables import COST_RECONCILIATION
+from greenops_pipelines.lake.cost_tables import COST_RECONCILIATION, COST_REPORTS
 from greenops_pipelines.report import finops
 from greenops_pipelines.report.finops import file_name, read_back, reconciliation
+from greenops_pipelines.report.finops_figures import TABLES
 from greenops_pipelines.report.periods import parse
-from tests.carbon.small_lake import intensity
+from tests.carbon.small_lake import intensity, put, table
 from tests.cost import focus_rows
 from tests.cost.small_cost_lake import LATER, cost_lake
 from tests.cost.test_statistics import charge
@@ -193,21 +195,17 @@ def test_nothing_planted_shows_in_another_tenants_statement(april: Path) -> None
     for suffix in (".html", ".csv"):
         mine = (folder / f"acme{suffix}").read_text(encoding="utf-8").lower()
         assert [other for other in ("planted", "7,654", "7654", "654.32", whole, f"{USD}") if other in mine] == []
-    for table in folder.glob("*.parquet"):
-        assert len(set(pq.read_table(table)["tenant"].to_pylist())) == 1
+    for file in folder.glob("*.parquet"):
+        assert len(set(pq.read_table(file)["tenant"].to_pylist())) == 1
 
 
 def test_a_statement_says_what_is_direct_and_what_is_shared(april: Path) -> None:
     shown = page(april.with_suffix("") / "acme.html")
     share = 68.000000000001 / (68.000000000001 + 1 + 7654.321)
-    assert shown.row("tax") == [
-        "AWS",
-        "in proportion to what each costs directly",
-        f"{100 * share:.2f} %",
-        "USD",
-        f"{19 * share:,.2f}",
-    ]
+    # Not its ratio: with what acme costs directly, that would tell what everybody else does.
+    assert shown.row("tax") == ["AWS", "in proportion to what each costs directly", "USD", f"{19 * share:,.2f}"]
     assert "Statement of costs: acme" in shown.text
+    assert "Ratio" not in april.with_suffix("").joinpath("acme.csv").read_text(encoding="utf-8")
 
 
 def test_statements_and_what_is_nobodys_come_to_the_report(april: Path) -> None:
@@ -222,8 +220,10 @@ def test_statements_and_what_is_nobodys_come_to_the_report(april: Path) -> None:
 
 def test_a_tenants_name_is_a_file_name_or_made_one() -> None:
     assert file_name("acme-1.eu") == "acme-1.eu"
-    found = {file_name(name) for name in ("../../etc/passwd", "a/b", "a b", "a-b", SCRIPT, "Ä", "..", "")}
-    assert len(found) == 8
+    made = file_name("a b")
+    names = ("../../etc/passwd", "a/b", "a b", "a-b", SCRIPT, "Ä", "..", "", "Acme", "acme", "ACME", made)
+    found = {file_name(name).casefold() for name in names}
+    assert len(found) == len(names)
     assert all("/" not in name and not name.startswith(".") for name in found)
 
 
@@ -271,6 +271,55 @@ def test_a_bill_that_is_restated_makes_its_report_due(lake: Lake, april: Path, t
         ingest(lake, Found("file", tmp_path, (kept,)), read_cost(tmp_path), "run", LATER)
         lake.write(COST_RECONCILIATION, reconcile(lake))
     assert reconciliation(lake, april.parents[1]).measured == 0.0
+
+
+def test_a_currency_that_a_week_did_not_have_makes_it_due(lake: Lake, april: Path, tmp_path: Path) -> None:
+    kept = focus_rows.write(tmp_path / "kept.csv", BILL)
+    more = charge(date(2026, 4, 8), "4000", BillingCurrency="CHF", ResourceId="i-7", **of("acme"))
+    bill = focus_rows.write(tmp_path / "bill.csv", [*BILL, more])
+    (tmp_path / "cost.yaml").write_text(OPS, encoding="utf-8")
+    try:
+        ingest(lake, Found("file", tmp_path, (bill,)), read_cost(tmp_path), "run", LATER)
+        found = {(row["period"], row["currency"]): row["difference"] for row in finops.differences(lake)}
+        assert found["2026-W15", "CHF"] == found["2026-04", "CHF"] == -4000
+    finally:
+        ingest(lake, Found("file", tmp_path, (kept,)), read_cost(tmp_path), "run", LATER)
+    assert reconciliation(lake, april.parents[1]).measured == 0.0
+
+
+def test_costs_that_change_hands_make_their_report_due_and_its_statements_wrong(lake: Lake, april: Path) -> None:
+    mart = table(lake, "cost_allocated_monthly")
+    stored = lake.read(mart)
+    given = [row | {"tenant": "acme"} if row["service"] == "planted-own" else row for row in stored.to_pylist()]
+    try:
+        lake.write(mart, pa.Table.from_pylist(given, schema=mart.schema))
+        # No sum differs, and still it is due.
+        assert [row for row in finops.differences(lake) if row["difference"]] == []
+        with lake.connect(TABLES) as connection:
+            recorded = lake.query("select attribution from cost_reports where period = '2026-04'")["attribution"][
+                0
+            ].as_py()
+            assert finops.attribution(connection, parse("2026-04")) != recorded
+        found = reconciliation(lake, april.parents[1])
+        assert found.measured == pytest.approx(7654.321)
+        assert found.detail.startswith("2026-04/")
+    finally:
+        lake.write(mart, stored)
+    assert reconciliation(lake, april.parents[1]).measured == 0.0
+
+
+def test_a_period_whose_charges_are_gone_has_no_report_any_more(lake: Lake, tmp_path: Path) -> None:
+    """Only of a report that was made: of a period that never had a charge there is nothing to take away."""
+    row = {"source": "file", "period": "2026-02", "kind": "month", "file": "finops/2026-02.html", "currency": "USD"}
+    row |= {"billed_cost": Decimal(1), "effective_cost": Decimal(1), "made_at": NOW}
+    put(lake, COST_REPORTS, [row])
+    folder = tmp_path / "finops"
+    folder.mkdir()
+    (folder / "2026-02.html").write_text("as it was", encoding="utf-8")
+    assert finops.write_reports(lake, tmp_path, [parse("2026-02")], NOW, "1") == []
+    assert list(folder.iterdir()) == []
+    finops.record(lake, tmp_path, [], NOW, [parse("2026-02")])
+    assert "2026-02" not in lake.read(COST_REPORTS)["period"].to_pylist()
 
 
 def test_a_period_without_a_charge_is_refused(lake: Lake, tmp_path: Path) -> None:

@@ -45,15 +45,15 @@ totals as (
     group by all
 ),
 
--- What matters is a share of what a usual day costs, in any currency.
+-- What matters is a share of what a usual day costs, in any currency; where most days cost nothing, of their mean.
 usual as (
     select
         currency,
         day,
-        {{ var('anomaly_least_share') }} * median(total) over (
-            partition by currency order by day asc rows between 28 preceding and 1 preceding
-        ) as least
+        {{ var('anomaly_least_share') }} * coalesce(nullif(abs(median(total) over past), 0), avg(abs(total)) over past)
+            as least
     from totals
+    window past as (partition by currency order by day asc rows between 28 preceding and 1 preceding)
 ),
 
 judged as (
@@ -63,7 +63,8 @@ judged as (
         case
             when scaled.weeks >= 4 and usual.least is not null
                 then
-                    abs(scaled.deviation) >= usual.least
+                    scaled.deviation <> 0
+                    and abs(scaled.deviation) >= usual.least
                     and abs(scaled.deviation) >= {{ var('anomaly_score') }} * scaled.scale
             else false
         end as is_anomaly

@@ -19,6 +19,6 @@ select
     operational_kg,
     embodied_kg,
     operational_kg is not null as is_covered,
-    is_sample
+    is_sample or is_sample_intensity as is_sample
 from {{ ref('stg_cost_charges') }}
 where energy_kwh is not null

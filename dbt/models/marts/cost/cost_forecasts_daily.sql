@@ -56,22 +56,22 @@ costs as (
     group by all
 ),
 
-latest as (
+-- From the first charge of a currency, which may come before the first day of use: a fee is spent too.
+begun as (
     select
         currency,
-        first_day,
-        end_day,
-        max(end_day) over (partition by currency) as latest_day
-    from {{ ref('stg_cost_spans') }}
+        min(day) as first_charge
+    from charges
+    group by all
 ),
 
--- A provider that is left does not hold up the others.
 spans as (
     select
-        currency,
-        min(first_day) as first_day,
-        min(end_day) filter (where end_day > latest_day - 7) as end_day
-    from latest
+        spans.currency,
+        least(min(spans.first_day), any_value(begun.first_charge)) as first_day,
+        any_value(spans.currency_end_day) as end_day
+    from {{ ref('stg_cost_spans') }} as spans
+    inner join begun on spans.currency = begun.currency
     group by all
 ),
 

@@ -9,48 +9,61 @@ with units as (
     from {{ source('lake_cost', 'cost_units') }}
 ),
 
-latest as (
-    select
-        currency,
-        end_day,
-        max(end_day) over (partition by currency) as latest_day
-    from {{ ref('stg_cost_spans') }}
-),
-
--- A provider that is left does not hold up the others.
 spans as (
     select
         currency,
-        min(end_day) as end_day
-    from latest
-    where end_day > latest_day - 7
+        min(first_day) as first_day,
+        any_value(currency_end_day) as end_day
+    from {{ ref('stg_cost_spans') }}
     group by all
 ),
 
+-- What is charged for a month or a year is spread over its days.
 charges as (
     select
         currency,
         coalesce(service, '') as service,
         coalesce(tenant, '') as tenant,
-        effective_cost,
         tokens,
         is_sample,
-        cast(charge_period_start as date) as day
+        effective_cost,
+        cast(charge_period_start as date) as first_day,
+        case
+            when charge_period_end - charge_period_start > interval 25 hours
+                then greatest(1, cast(charge_period_end as date) - cast(charge_period_start as date))
+            else 1
+        end as days
     from {{ ref('stg_cost_charges') }}
+),
+
+spread as (
+    select
+        currency,
+        service,
+        tenant,
+        tokens / days as tokens,
+        is_sample,
+        cast(effective_cost / days as decimal(38, 12)) as effective_cost,
+        cast(unnest(generate_series(first_day, first_day + cast(days as integer) - 1, interval 1 day)) as date) as day
+    from charges
 ),
 
 costs as (
     select
-        charges.day,
-        charges.currency,
-        charges.service,
-        charges.tenant,
-        sum(charges.effective_cost) as effective_cost,
-        sum(charges.effective_cost) filter (where charges.tokens is not null) as cost_of_tokens,
-        sum(charges.tokens) as tokens,
-        bool_or(charges.is_sample) as is_sample
-    from charges
-    inner join spans on charges.currency = spans.currency and charges.day < spans.end_day
+        spread.day,
+        spread.currency,
+        spread.service,
+        spread.tenant,
+        sum(spread.effective_cost) as effective_cost,
+        sum(spread.effective_cost) filter (where spread.tokens is not null) as cost_of_tokens,
+        sum(spread.tokens) as tokens,
+        bool_or(spread.is_sample) as is_sample
+    from spread
+    inner join spans
+        on
+            spread.currency = spans.currency
+            and spread.day >= spans.first_day
+            and spread.day < spans.end_day
     group by all
 ),
 
@@ -66,24 +79,38 @@ requests as (
         hourly.day,
         hourly.service,
         hourly.tenant,
-        sum(hourly.requests) as requests
+        sum(hourly.requests) as requests,
+        bool_or(hourly.usage_source = 'sample') as is_sample
     from {{ ref('stg_resource_usage_hourly') }} as hourly
     inner join whole_days on hourly.day = whole_days.day
     group by all
 ),
 
--- A service is paid in these currencies on that day, whoever was served.
+-- The currencies that a service is paid in, in a month: a day without a charge was served all the same.
+months as (
+    select distinct
+        date_trunc('month', day) as month,
+        currency,
+        service
+    from costs
+),
+
 wanted as (
     select
-        costs.day,
-        costs.currency,
-        costs.service,
+        requests.day,
+        months.currency,
+        requests.service,
         requests.tenant,
-        any_value(requests.requests) as requests,
-        bool_or(costs.is_sample) as is_sample
-    from costs
-    inner join requests on costs.day = requests.day and costs.service = requests.service
-    group by all
+        requests.requests,
+        requests.is_sample
+    from requests
+    inner join months
+        on requests.service = months.service and date_trunc('month', requests.day) = months.month
+    inner join spans
+        on
+            months.currency = spans.currency
+            and requests.day >= spans.first_day
+            and requests.day < spans.end_day
 ),
 
 -- And these tenants it costs something for, served or not.

@@ -45,6 +45,7 @@ regions as (
 intensity as (
     select
         zone,
+        provider,
         span_start,
         span_end,
         intensity_g_per_kwh
@@ -95,6 +96,7 @@ energy as (
 select
     energy.*,
     intensity.intensity_g_per_kwh,
+    coalesce(intensity.provider = 'sample', false) as is_sample_intensity,
     energy.energy_kwh * intensity.intensity_g_per_kwh / 1000 as operational_kg
 from energy
 left join intensity
