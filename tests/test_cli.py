@@ -459,3 +459,10 @@ def test_the_installed_command_is_this_one() -> None:
         pytest.skip("the project is not installed beside this Python")
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True)
     assert (done.stdout, done.stderr) == (f"{__version__}\n", "")
+
+
+def test_a_report_of_no_bills_says_where_bills_come_from(greenops: Greenops) -> None:
+    assert refused(greenops("cost", "report")) == "the lake has no bills; `greenops run` brings them in"
+    assert refused(greenops("cost", "report", "--period", "2026-10")).startswith(
+        "period: found 2026-10, which has no charge; allowed: nothing, until bills are there"
+    )

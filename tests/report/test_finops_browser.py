@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from typer.testing import CliRunner
 
+from greenops_pipelines.cli import app
 from greenops_pipelines.cost import checks, sample
 from greenops_pipelines.cost.sources import Found
 from greenops_pipelines.lake import Lake
@@ -28,11 +31,15 @@ PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    folder = tmp_path_factory.mktemp("sample")
-    files = sample.write(folder / "bills", TENANTS, NOW)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sample")
+
+
+@pytest.fixture(scope="module")
+def lake(home: Path) -> Lake:
+    files = sample.write(home / "bills", TENANTS, NOW)
     ops = (ROOT / "ops" / "cost.yaml").read_text(encoding="utf-8")
-    return cost_lake(folder, ops, Found("sample", folder / "bills", tuple(files)))
+    return cost_lake(home, ops, Found("sample", home / "bills", tuple(files)))
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +79,24 @@ def test_forecasts_hold_what_came(lake: Lake) -> None:
 
 def test_the_sample_reconciles_from_raw_files_to_report(lake: Lake, reports: Path) -> None:
     assert reconciliation(lake, reports).measured == 0.0
+
+
+def test_the_command_renders_what_is_in_the_lake(
+    home: Path, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HOME": home, "OPS_DIR": ROOT / "ops", "DBT_DIR": ROOT / "dbt"}.items():
+        monkeypatch.setenv(f"GREENOPS_{name}", str(value))
+    ended = CliRunner().invoke(app, ["cost", "report", "--period", "2026-10", "--out", str(tmp_path), "--json"])
+    (report,) = json.loads(ended.stdout)["reports"]
+    sums = "select currency, sum(billed_cost)::varchar as billed from cost_monthly where billing_period = '2026-10-01' group by all"
+    expected = {row["currency"]: row["billed"] for row in lake.query(sums).to_pylist()}
+    assert {currency: costs["billed_cost"] for currency, costs in report["totals"].items()} == expected
+    assert (report["statements"], report["sample_data"]) == (4, True)
+    assert sorted(path.name for path in tmp_path.rglob("*.html")) == [
+        "2026-10.html", "acme.html", f"{sample.ANOMALY_TENANT}.html", "globex.html", "initech.html"
+    ]  # fmt: skip
+    refused = CliRunner().invoke(app, ["cost", "report", "--period", "October"])
+    assert str(refused.exception) == "period: found 'October', allowed: 2026-10 (a month) or 2026-W44 (an ISO week)"
 
 
 @pytest.mark.real
