@@ -30,7 +30,7 @@ def daily(rows: Sequence[Row], currency: str, first: date, last: date) -> str:
         _chart(shown, f"Amortised cost per day by provider, {currency}")
         .mark_bar(size=_bar((last - first).days + 1), clip=True)
         .encode(
-            x=alt.X("day:T", title=None, axis=_days(), scale=_span(first, last)),
+            x=alt.X("day:T", title=None, axis=_days((last - first).days + 1), scale=_span(first, last)),
             y=alt.Y("cost:Q", title=currency, axis=alt.Axis(format="~s", tickCount=5)),
             color=alt.Color("provider:N", title=None, scale=alt.Scale(range=_COLOURS)),
             order=alt.Order("provider:N"),
@@ -55,7 +55,7 @@ def outlook(rows: Sequence[Row], currency: str) -> str:
         if row["currency"] == currency
     ]
     base = _chart(shown, f"Spent so far and expected for the month, {currency}")
-    x = alt.X("day:T", title=None, axis=_days())
+    x = alt.X("day:T", title=None, axis=_days(len(shown)))
     y = alt.Y("low:Q", title=currency, axis=alt.Axis(format="~s", tickCount=5))
     band = base.mark_area(color=_COLOURS[1], opacity=0.25).encode(x=x, y=y, y2="high:Q")
     line = base.mark_line(color=_COLOURS[1], strokeWidth=2).encode(x=x, y="expected:Q")
@@ -81,10 +81,12 @@ def _chart(rows: Sequence[Row], description: str) -> alt.Chart:
     return alt.Chart(data, description=description).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def _days() -> alt.Axis:
+def _days(days: int) -> alt.Axis:
     import altair as alt
 
-    return alt.Axis(format="%-d %b", grid=False, labelOverlap=True)
+    # Vega's own choice for a week is every twelve hours, which names each day twice.
+    every: Any = {"interval": "day", "step": max(1, days // 15)}
+    return alt.Axis(format="%-d %b", grid=False, labelOverlap=True, tickCount=every)
 
 
 def _span(first: date, last: date) -> alt.Scale:
