@@ -94,7 +94,7 @@ class ReportConfig(dg.Config):
     """Which report."""
 
     period: str = Field(
-        "", description="2026-10 or 2026-W44; empty: the newest whole month and week, and whatever was restated since"
+        "", description="2026-10 or 2026-W44; empty: the newest months and week, and whatever was restated since"
     )
 
 

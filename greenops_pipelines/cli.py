@@ -250,7 +250,9 @@ def cost_files(as_json: Json = False) -> None:
 def cost_report(
     period: Annotated[
         str | None,
-        typer.Option(help="2026-10 or 2026-W44; by default the newest whole month and week.", show_default=False),
+        typer.Option(
+            help="2026-10 or 2026-W44; by default what is due: the newest months and week.", show_default=False
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write into instead of the home's reports/.", show_default=False)

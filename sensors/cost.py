@@ -22,7 +22,7 @@ REPORT = dg.define_asset_job(
     "finops_report",
     selection=dg.AssetSelection.assets(["cost", "report"]),
     tags=GRAPH,
-    description="The FinOps report of a month or a week, as its run says, else the newest of both.",
+    description="The FinOps report of a month or a week, as its run says, else what is due of both.",
 )
 
 

@@ -26,10 +26,12 @@ from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.cost_tables import COST_REPORTS
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.report import pages
-from greenops_pipelines.report.finops_figures import TABLES, Figures, Row, gather, newest, text, within
-from greenops_pipelines.report.periods import Kind, Period, parse
+from greenops_pipelines.report.finops_figures import TABLES, Figures, Row, charged, gather, text, within
+from greenops_pipelines.report.periods import Period, parse
 
 FOLDER = "finops"
+MONTHS = 3
+"""How far back reports are made of a lake that has none yet; older ones are made by name."""
 Progress = Callable[[str], None]
 _SPLITS = {
     "effective_cost": "in proportion to what each costs directly",
@@ -70,9 +72,13 @@ class Made:
 
 
 def due(lake: Lake) -> list[Period]:
-    """The newest month and week, and every period whose report does not say any more what its bills come to, or whose they are."""
-    kinds: tuple[Kind, ...] = ("month", "week")
-    found = [period for kind in kinds if (period := newest(lake, kind)) is not None]
+    """What has to be made: the newest whole month and week, and the months under way; the two whole months before, where they were never made;
+    and every period whose report does not say any more what its bills come to, or whose they are.
+    """
+    recorded = set(lake.query("select distinct period from cost_reports")["period"].to_pylist())
+    whole, begun = charged(lake, "month")
+    weeks = next((periods for periods in charged(lake, "week") if periods), [])
+    found = {*whole[-1:], *begun[-MONTHS:], *weeks[-1:], *(p for p in whole[-MONTHS:] if p.name not in recorded)}
     stale = {parse(row["period"]) for row in differences(lake) if row["difference"] or row["effective_difference"]}
     made = lake.query("select period, any_value(attribution) as attribution from cost_reports group by all").to_pylist()
     with lake.connect(TABLES) as connection:
@@ -80,7 +86,7 @@ def due(lake: Lake) -> list[Period]:
             period = parse(row["period"])
             if attribution(connection, period) != row["attribution"]:
                 stale.add(period)
-    return sorted({*found, *stale})
+    return sorted(found | stale)
 
 
 def attribution(connection: duckdb.DuckDBPyConnection, period: Period) -> str:

@@ -78,19 +78,15 @@ _REACH = """
 """How far the bills of each currency reach. One that had no charge in the month before or since holds up nobody."""
 
 
-def newest(lake: Lake, kind: Kind) -> Period | None:
-    """The last period of its kind that the bills cover whole; where there is none, the one under way. None: no bills."""
+def charged(lake: Lake, kind: Kind) -> tuple[list[Period], list[Period]]:
+    """The periods that have a charge: those that the bills cover whole, and those that they do not, each in order."""
     with lake.connect(["cost_charges", "cost_forecasts_daily"]) as connection:
         ((as_of,),) = connection.sql(f"select min(as_of) from ({_REACH})").fetchall()
         column = "billing_period" if kind == "month" else "charge_period_start::date"
-        charged = {
-            containing(kind, day) for (day,) in connection.sql(f"select distinct {column} from cost_charges").fetchall()
-        }
-    known = sorted(charged)
+        days = connection.sql(f"select distinct {column} from cost_charges").fetchall()
+    known = sorted({containing(kind, day) for (day,) in days})
     whole = [period for period in known if as_of is not None and period.last <= as_of]
-    begun = [period for period in known if as_of is None or period.first <= as_of + timedelta(days=1)]
-    found = whole or begun or known
-    return found[-1] if found else None
+    return whole, known[len(whole) :]
 
 
 def gather(connection: duckdb.DuckDBPyConnection, period: Period) -> Figures:

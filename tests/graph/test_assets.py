@@ -159,9 +159,9 @@ def test_the_report_is_there_and_says_that_it_is_sample_data(world: World) -> No
     html = (world.home / "reports" / "carbon.html").read_text(encoding="utf-8")
     assert "Sample data." in html
     assert sorted(p.name for p in (world.home / "reports").iterdir()) == ["carbon.html", "finops"]
-    # The last month, a statement per tenant, and the last week.
+    # Three months, of each a statement per tenant.
     months = [p for p in (world.home / "reports" / "finops").iterdir() if p.is_dir()]
-    assert [len(list(p.glob("*.html"))) for p in months] == [8]
+    assert [len(list(p.glob("*.html"))) for p in months] == [8, 8, 8]
     for path in (world.home / "reports" / "finops").rglob("*.html"):
         assert "Sample data." in path.read_text(encoding="utf-8")
 

@@ -26,7 +26,7 @@ from greenops_pipelines.report.finops_figures import TABLES
 from greenops_pipelines.report.periods import parse
 from tests.carbon.small_lake import intensity, put, table
 from tests.cost import focus_rows
-from tests.cost.small_cost_lake import LATER, cost_lake
+from tests.cost.small_cost_lake import LATER, ROOT, cost_lake
 from tests.cost.test_statistics import charge
 from tests.report.test_carbon_report import Page
 
@@ -257,7 +257,7 @@ def test_a_report_that_is_gone_is_no_report(lake: Lake, april: Path) -> None:
 
 
 def test_a_bill_that_is_restated_makes_its_report_due(lake: Lake, april: Path, tmp_path: Path) -> None:
-    assert [p.name for p in finops.due(lake)] == ["2026-04", "2026-W17"]
+    assert [p.name for p in finops.due(lake)] == ["2026-03", "2026-04", "2026-W17"]
     bill = focus_rows.write(
         tmp_path / "bill.csv", [*BILL, charge(date(2026, 4, 12), "0.5", ResourceId="i-3", **of("acme"))]
     )
@@ -328,3 +328,19 @@ def test_a_period_without_a_charge_is_refused(lake: Lake, tmp_path: Path) -> Non
     ):
         finops.write_reports(lake, tmp_path, [parse("2020-01")], NOW, "1")
     assert list(tmp_path.rglob("*.html")) == []
+
+
+SAMPLE = ROOT.parent / "shared" / "data" / "focus" / "focus_sample.csv"
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE.name} is not beside the project")
+def test_the_official_sample_from_its_file_to_its_reports(tmp_path: Path) -> None:
+    ours = cost_lake(tmp_path, OPS, Found("file", SAMPLE.parent, (SAMPLE,)))
+    made = finops.write_reports(ours, tmp_path / "reports", finops.due(ours), NOW, "1")
+    finops.record(ours, tmp_path / "reports", made, NOW)
+    said = [read_back(one.path.read_text(encoding="utf-8"))["USD"] for one in made if one.period.kind == "month"]
+    # September, and what was bought for October.
+    assert [one.period.name for one in made if one.period.kind == "month"] == ["2024-09", "2024-10"]
+    assert sum(billed for billed, _ in said) == Decimal("20.520226728990")
+    assert sum(effective for _, effective in said) == Decimal("14.976514185860")
+    assert reconciliation(ours, tmp_path / "reports").measured == 0.0

@@ -46,7 +46,7 @@ def lake(home: Path) -> Lake:
 def reports(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
     periods = finops.due(lake)
-    assert [period.name for period in periods] == ["2026-10", "2026-W47"]
+    assert [period.name for period in periods] == ["2026-09", "2026-10", "2026-11", "2026-W47"]
     finops.record(lake, folder, finops.write_reports(lake, folder, periods, NOW, "1"), NOW)
     return folder
 
