@@ -122,11 +122,12 @@ def report(context: dg.AssetExecutionContext, config: ReportConfig, platform: Pl
     """Render into reports/finops/. A report whose bills were restated since is made again."""
     from greenops_pipelines import __version__
     from greenops_pipelines.report import finops
+    from greenops_pipelines.report.finops_reconciled import due
     from greenops_pipelines.report.periods import parse
 
     lake, reports, now = platform.lake(), platform.settings().reports, platform.now()
     with permanent_faults():
-        periods = [parse(config.period)] if config.period else finops.due(lake)
+        periods = [parse(config.period)] if config.period else due(lake)
         made = finops.write_reports(lake, reports, periods, now, __version__, context.log.info)
     figures: dict[str, object] = {}
     for one in made:
@@ -146,7 +147,7 @@ def report(context: dg.AssetExecutionContext, config: ReportConfig, platform: Pl
 )
 def reconciled(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
     """J3.1."""
-    from greenops_pipelines.report.finops import reconciliation as measured
+    from greenops_pipelines.report.finops_reconciled import reconciliation as measured
 
     measurement = measured(platform.lake(), platform.settings().reports)
     reads = ["cost_files", "cost_reconciliation", "cost_reports"]

@@ -261,15 +261,19 @@ def cost_report(
 ) -> None:
     """Render FinOps reports, and a month's statements per tenant, from what is in the lake. Bills are not looked at."""
     from greenops_pipelines.report import finops
+    from greenops_pipelines.report.finops_reconciled import due
     from greenops_pipelines.report.periods import parse
 
     settings = load_settings()
     lake = _lake(settings)
-    periods = [parse(period)] if period else finops.due(lake)
+    periods = [parse(period)] if period else due(lake)
     if not periods:
         raise BadInput("the lake has no bills; `greenops run` brings them in")
     target = out or settings.reports
-    made = finops.write_reports(lake, target, periods, datetime.now(UTC), __version__)
+    now = datetime.now(UTC)
+    made = finops.write_reports(lake, target, periods, now, __version__)
+    if out is None:
+        finops.record(lake, target, made, now, periods)
     if as_json:
         document = [
             {

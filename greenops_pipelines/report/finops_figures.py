@@ -265,12 +265,18 @@ class _Asked:
             )
         return self.rows(
             f"""
-            select billing_currency as currency, coalesce(sum(effective_cost) filter (where tenant is not null), 0) as named,
-                coalesce(sum(effective_cost) filter (where tenant is null and shared_by is not null), 0) as split,
-                coalesce(sum(effective_cost) filter (where tenant is null and shared_by is null), 0) as nobody,
-                100 * coalesce(sum(abs(effective_cost)) filter (where tenant is not null or shared_by is not null), 0)::double
+            with charges as (
+                select billing_currency as currency, effective_cost, tenant is not null as is_named,
+                    shared_by is not null and bool_or(tenant is not null) over (partition by billing_currency) as is_split
+                from cost_charges where {self.span("charge_period_start::date")}
+            )
+
+            select currency, coalesce(sum(effective_cost) filter (where is_named), 0) as named,
+                coalesce(sum(effective_cost) filter (where not is_named and is_split), 0) as split,
+                coalesce(sum(effective_cost) filter (where not is_named and not is_split), 0) as nobody,
+                100 * coalesce(sum(abs(effective_cost)) filter (where is_named or is_split), 0)::double
                     / nullif(sum(abs(effective_cost))::double, 0) as allocated_pct
-            from cost_charges where {self.span("charge_period_start::date")} group by all order by 1 desc
+            from charges group by all order by 1 desc
             """
         )
 

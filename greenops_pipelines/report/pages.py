@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import duckdb
     from jinja2 import Environment
 
 
@@ -42,6 +43,28 @@ def put(path: Path, write: Callable[[Path], object]) -> Path:
 def put_text(path: Path, text: str) -> Path:
     """The same for a text."""
     return put(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def put_rows(
+    connection: duckdb.DuckDBPyConnection, path: Path, sql: str, parameters: dict[str, Any] | None = None
+) -> None:
+    """The rows of a statement beside `path`, as Parquet, and as CSV, where a text that a spreadsheet would take for a formula begins with an
+    apostrophe."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    rows = connection.sql(sql, params=parameters).to_arrow_table()
+    put(path.with_suffix(".parquet"), lambda temporary: pyarrow.parquet.write_table(rows, temporary))
+    listed = ", ".join(
+        f"case when regexp_matches({name}, '^[=+@\\-\\t\\r]') then '''' || {name} else {name} end as {name}"
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        else name
+        for name, kind in zip(rows.schema.names, rows.schema.types, strict=True)
+    )
+    connection.register("rows", rows)
+    safe = connection.sql(f"select {listed} from rows")
+    put(path.with_suffix(".csv"), lambda temporary: safe.write_csv(str(temporary), header=True))
+    connection.unregister("rows")
 
 
 def _environment() -> Environment:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from greenops_pipelines.carbon.factors import read_factors
 from greenops_pipelines.cost.allocation import read_cost, tables
@@ -59,3 +60,34 @@ def cost_lake(
     assert {t.test.name: t.message for t in built.failed} == {}
     lake.write(COST_RECONCILIATION, reconcile(lake))
     return lake
+
+
+def charge(day: date, cost: str, **other: Any) -> Row:
+    """A charge of a whole day of the tenant acme and the service web, in the billing period of its month."""
+    month = day.replace(day=1)
+    return (
+        focus_rows.USAGE
+        | {
+            "BillingPeriodStart": f"{month}T00:00:00Z",
+            "BillingPeriodEnd": f"{(month + timedelta(days=32)).replace(day=1)}T00:00:00Z",
+            "ChargePeriodStart": f"{day}T00:00:00Z",
+            "ChargePeriodEnd": f"{day + timedelta(days=1)}T00:00:00Z",
+            "Tags": '{"tenant": "acme", "service": "web"}',
+            "SkuPriceDetails": None,
+            "BilledCost": cost,
+            "EffectiveCost": cost,
+        }
+        | other
+    )
+
+
+def served(day: date, service: str, tenant: str, hours: int = 24) -> list[Row]:
+    """A hundred requests in each hour of a day."""
+    begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    keys = {"source": "sample", "service": service, "tenant": tenant, "region": "eu-west-1", "day": day}
+    return [keys | {"hour": begin + timedelta(hours=n), "requests": 100.0} for n in range(hours)]
+
+
+def asked(lake: Lake, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a question."""
+    return [tuple(row.values()) for row in lake.query(sql).to_pylist()]

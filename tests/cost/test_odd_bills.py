@@ -11,11 +11,10 @@ import pytest
 from greenops_pipelines.cost import checks
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.report import finops
-from greenops_pipelines.report.finops import reconciliation
+from greenops_pipelines.report.finops_reconciled import due, reconciliation
 from greenops_pipelines.report.periods import parse
 from tests.cost import focus_rows as rows
-from tests.cost.small_cost_lake import cost_lake
-from tests.cost.test_statistics import asked, charge, served
+from tests.cost.small_cost_lake import asked, charge, cost_lake, served
 
 NOW = datetime(2026, 5, 3, tzinfo=UTC)
 OPS = """
@@ -140,7 +139,7 @@ def test_a_period_from_the_fifteenth_counts_in_the_month_it_begins_in(lake: Lake
 def test_a_new_account_has_a_report_of_what_there_is(tmp_path: Path) -> None:
     bill = [charge(day, "3") for day in days(date(2026, 4, 14), date(2026, 4, 17))]
     young = cost_lake(tmp_path, OPS, bill)
-    assert [period.name for period in finops.due(young)] == ["2026-04", "2026-W16"]
-    month, week = finops.write_reports(young, tmp_path / "reports", finops.due(young), NOW, "1")
+    assert [period.name for period in due(young)] == ["2026-04", "2026-W16"]
+    month, week = finops.write_reports(young, tmp_path / "reports", due(young), NOW, "1")
     assert month.totals == week.totals == {"USD": (12, 12)}
     assert "Cost report: April 2026, so far" in month.path.read_text(encoding="utf-8")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 
 from greenops_pipelines.cost import checks
 from greenops_pipelines.lake import Lake
-from tests.cost import focus_rows as rows
-from tests.cost.small_cost_lake import cost_lake
+from tests.cost.small_cost_lake import asked, charge, cost_lake, served
 
 FIRST, LAST = date(2026, 3, 1), date(2026, 4, 20)
 SPIKE = date(2026, 4, 15)
@@ -26,25 +25,6 @@ units:
   - {name: report, measure: requests, service: reports, per: 10}
   - {name: "1,000 tokens", measure: tokens, per: 1000}
 """
-
-
-def charge(day: date, cost: str, **other: Any) -> rows.Row:
-    """A charge of a whole day of the tenant acme and the service web, in the billing period of its month."""
-    month = day.replace(day=1)
-    return (
-        rows.USAGE
-        | {
-            "BillingPeriodStart": f"{month}T00:00:00Z",
-            "BillingPeriodEnd": f"{(month + timedelta(days=32)).replace(day=1)}T00:00:00Z",
-            "ChargePeriodStart": f"{day}T00:00:00Z",
-            "ChargePeriodEnd": f"{day + timedelta(days=1)}T00:00:00Z",
-            "Tags": '{"tenant": "acme", "service": "web"}',
-            "SkuPriceDetails": None,
-            "BilledCost": cost,
-            "EffectiveCost": cost,
-        }
-        | other
-    )
 
 
 def usual(day: date) -> str:
@@ -65,12 +45,6 @@ BILL = [
 ]
 
 
-def served(day: date, service: str, tenant: str, hours: int = 24) -> list[dict[str, Any]]:
-    begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    keys = {"source": "sample", "service": service, "tenant": tenant, "region": "eu-west-1", "day": day}
-    return [keys | {"hour": begin + timedelta(hours=n), "requests": 100.0} for n in range(hours)]
-
-
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     usage = [
@@ -81,10 +55,6 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
         *served(date(2026, 4, 6), "web", "acme", hours=23),
     ]
     return cost_lake(tmp_path_factory.mktemp("statistics"), OPS, BILL, usage=usage)
-
-
-def asked(lake: Lake, sql: str) -> list[tuple[Any, ...]]:
-    return [tuple(row.values()) for row in lake.query(sql).to_pylist()]
 
 
 # Anomalies

@@ -15,7 +15,7 @@ from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.cost.sources import find
 from greenops_pipelines.integrations.once import prepare_home
 from greenops_pipelines.process.child import Child
-from greenops_pipelines.report.finops import read_back
+from greenops_pipelines.report.finops_reconciled import read_back
 from greenops_pipelines.settings import load_settings
 from tests.cost.small_cost_lake import cost_lake
 from tests.real import program

@@ -21,13 +21,12 @@ from greenops_pipelines.errors import BadInput
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.cost_tables import COST_RECONCILIATION, COST_REPORTS
 from greenops_pipelines.report import finops
-from greenops_pipelines.report.finops import file_name, read_back, reconciliation
-from greenops_pipelines.report.finops_figures import TABLES
+from greenops_pipelines.report.finops_reconciled import differences, due, read_back, reconciliation
 from greenops_pipelines.report.periods import parse
+from greenops_pipelines.report.statements import file_name
 from tests.carbon.small_lake import intensity, put, table
 from tests.cost import focus_rows
-from tests.cost.small_cost_lake import LATER, ROOT, cost_lake
-from tests.cost.test_statistics import charge
+from tests.cost.small_cost_lake import LATER, ROOT, charge, cost_lake
 from tests.report.test_carbon_report import Page
 
 NOW = datetime(2026, 5, 3, 6, 23, tzinfo=UTC)
@@ -97,7 +96,7 @@ def reports(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def april(reports: Path) -> Iterator[Path]:
     """The report of April, put back afterwards."""
     path = reports / "finops" / "2026-04.html"
-    kept = {file: file.read_bytes() for file in (path, path.with_suffix(".csv"))}
+    kept = {file: file.read_bytes() for file in (path, path.with_suffix(".csv"), path.with_suffix(".parquet"))}
     yield path
     for file, content in kept.items():
         file.write_bytes(content)
@@ -249,15 +248,26 @@ def test_a_digit_that_was_changed_in_a_file_is_found(suffix: str, lake: Lake, ap
     assert found.detail == f"2026-04{suffix}: USD differs from what was made"
 
 
+def test_a_digit_that_was_changed_in_the_parquet_is_found(lake: Lake, april: Path) -> None:
+    path = april.with_suffix(".parquet")
+    stored = pq.read_table(path)
+    given = stored.to_pylist()
+    given[0]["billed_cost"] += Decimal("0.000000000001")
+    pq.write_table(pa.Table.from_pylist(given, schema=stored.schema), path)
+    found = reconciliation(lake, april.parents[1])
+    assert found.measured == pytest.approx(1e-12, rel=1e-6)
+    assert found.detail.startswith("2026-04.parquet: ")
+
+
 def test_a_report_that_is_gone_is_no_report(lake: Lake, april: Path) -> None:
     april.unlink()
     found = reconciliation(lake, april.parents[1])
     assert found.outcome == "failed"
-    assert found.detail == "2026-04.html, or its CSV, is not there"
+    assert found.detail == "finops: 2026-04.html is not there"
 
 
 def test_a_bill_that_is_restated_makes_its_report_due(lake: Lake, april: Path, tmp_path: Path) -> None:
-    assert [p.name for p in finops.due(lake)] == ["2026-03", "2026-04", "2026-W17"]
+    assert [p.name for p in due(lake)] == ["2026-03", "2026-04", "2026-W17"]
     bill = focus_rows.write(
         tmp_path / "bill.csv", [*BILL, charge(date(2026, 4, 12), "0.5", ResourceId="i-3", **of("acme"))]
     )
@@ -265,7 +275,7 @@ def test_a_bill_that_is_restated_makes_its_report_due(lake: Lake, april: Path, t
     kept = focus_rows.write(tmp_path / "kept.csv", BILL)
     try:
         ingest(lake, Found("file", tmp_path, (bill,)), read_cost(tmp_path), "run", LATER)
-        assert {p.name for p in finops.due(lake)} >= {"2026-04", "2026-W15"}
+        assert {p.name for p in due(lake)} >= {"2026-04", "2026-W15"}
         assert reconciliation(lake, april.parents[1]).measured == 0.5
     finally:
         ingest(lake, Found("file", tmp_path, (kept,)), read_cost(tmp_path), "run", LATER)
@@ -280,7 +290,7 @@ def test_a_currency_that_a_week_did_not_have_makes_it_due(lake: Lake, april: Pat
     (tmp_path / "cost.yaml").write_text(OPS, encoding="utf-8")
     try:
         ingest(lake, Found("file", tmp_path, (bill,)), read_cost(tmp_path), "run", LATER)
-        found = {(row["period"], row["currency"]): row["difference"] for row in finops.differences(lake)}
+        found = {(row["period"], row["currency"]): row["difference"] for row in differences(lake)}
         assert found["2026-W15", "CHF"] == found["2026-04", "CHF"] == -4000
     finally:
         ingest(lake, Found("file", tmp_path, (kept,)), read_cost(tmp_path), "run", LATER)
@@ -288,24 +298,24 @@ def test_a_currency_that_a_week_did_not_have_makes_it_due(lake: Lake, april: Pat
 
 
 def test_costs_that_change_hands_make_their_report_due_and_its_statements_wrong(lake: Lake, april: Path) -> None:
-    mart = table(lake, "cost_allocated_monthly")
+    mart, march, reports = table(lake, "cost_allocated_monthly"), parse("2026-03"), april.parents[1]
+    finops.record(lake, reports, finops.write_reports(lake, reports, [march], NOW, "1"), NOW)
+    assert march not in due(lake)
     stored = lake.read(mart)
-    given = [row | {"tenant": "acme"} if row["service"] == "planted-own" else row for row in stored.to_pylist()]
+    given = [row | {"tenant": "globex"} if row["month"] == march.first else row for row in stored.to_pylist()]
     try:
         lake.write(mart, pa.Table.from_pylist(given, schema=mart.schema))
         # No sum differs, and still it is due.
-        assert [row for row in finops.differences(lake) if row["difference"]] == []
-        with lake.connect(TABLES) as connection:
-            recorded = lake.query("select attribution from cost_reports where period = '2026-04'")["attribution"][
-                0
-            ].as_py()
-            assert finops.attribution(connection, parse("2026-04")) != recorded
-        found = reconciliation(lake, april.parents[1])
-        assert found.measured == pytest.approx(7654.321)
-        assert found.detail.startswith("2026-04/")
+        assert [row for row in differences(lake) if row["difference"]] == []
+        assert march in due(lake)
+        found = reconciliation(lake, reports)
+        # acme's 31 times 1.5, in a statement of acme and in none of globex.
+        assert found.measured == 46.5
+        assert found.detail == "2026-03/globex.html: USD differs from what is the tenant's"
     finally:
         lake.write(mart, stored)
-    assert reconciliation(lake, april.parents[1]).measured == 0.0
+    assert reconciliation(lake, reports).measured == 0.0
+    finops.record(lake, reports, [], NOW, [march])
 
 
 def test_a_period_whose_charges_are_gone_has_no_report_any_more(lake: Lake, tmp_path: Path) -> None:
@@ -336,7 +346,7 @@ SAMPLE = ROOT.parent / "shared" / "data" / "focus" / "focus_sample.csv"
 @pytest.mark.skipif(not SAMPLE.exists(), reason=f"{SAMPLE.name} is not beside the project")
 def test_the_official_sample_from_its_file_to_its_reports(tmp_path: Path) -> None:
     ours = cost_lake(tmp_path, OPS, Found("file", SAMPLE.parent, (SAMPLE,)))
-    made = finops.write_reports(ours, tmp_path / "reports", finops.due(ours), NOW, "1")
+    made = finops.write_reports(ours, tmp_path / "reports", due(ours), NOW, "1")
     finops.record(ours, tmp_path / "reports", made, NOW)
     said = [read_back(one.path.read_text(encoding="utf-8"))["USD"] for one in made if one.period.kind == "month"]
     # September, and what was bought for October.

@@ -15,8 +15,9 @@ from greenops_pipelines.cli import app
 from greenops_pipelines.cost import checks, sample
 from greenops_pipelines.cost.sources import Found
 from greenops_pipelines.lake import Lake
+from greenops_pipelines.lake.cost_tables import COST_REPORTS
 from greenops_pipelines.report import finops
-from greenops_pipelines.report.finops import reconciliation
+from greenops_pipelines.report.finops_reconciled import due, reconciliation
 from tests.cost.small_cost_lake import ROOT, cost_lake
 from tests.real import program
 
@@ -45,7 +46,7 @@ def lake(home: Path) -> Lake:
 @pytest.fixture(scope="module")
 def reports(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
-    periods = finops.due(lake)
+    periods = due(lake)
     assert [period.name for period in periods] == ["2026-09", "2026-10", "2026-11", "2026-W47"]
     finops.record(lake, folder, finops.write_reports(lake, folder, periods, NOW, "1"), NOW)
     return folder
@@ -95,6 +96,11 @@ def test_the_command_renders_what_is_in_the_lake(
     assert sorted(path.name for path in tmp_path.rglob("*.html")) == [
         "2026-10.html", "acme.html", f"{sample.ANOMALY_TENANT}.html", "globex.html", "initech.html"
     ]  # fmt: skip
+    # Into a folder of one's own nothing is recorded; into the home's it is, as what stands there has changed.
+    CliRunner().invoke(app, ["cost", "report", "--period", "2026-W40"])
+    said = lake.query("select period, file from cost_reports where period in ('2026-W40', '2026-W41')").to_pylist()
+    assert {(row["period"], row["file"]) for row in said} == {("2026-W40", "finops/2026-W40.html")}
+    lake.write(COST_REPORTS, COST_REPORTS.schema.empty_table(), [{"source": "sample", "period": "2026-W40"}])
     refused = CliRunner().invoke(app, ["cost", "report", "--period", "October"])
     assert str(refused.exception) == "period: found 'October', allowed: 2026-10 (a month) or 2026-W44 (an ISO week)"
 
