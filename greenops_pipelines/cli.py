@@ -20,6 +20,7 @@ from greenops_pipelines.cost import commands as cost
 from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError
 from greenops_pipelines.evidence import commands as evidence
 from greenops_pipelines.placement import commands as placement
+from greenops_pipelines.recovery import commands as recovery
 from greenops_pipelines.settings import Settings, load_settings
 from greenops_pipelines.slo import commands as slo
 
@@ -37,6 +38,7 @@ carbon = typer.Typer(help="Carbon intensity.", no_args_is_help=True)
 app.add_typer(carbon, name="carbon")
 app.add_typer(cost.app, name="cost")
 app.add_typer(evidence.app, name="evidence")
+app.add_typer(recovery.app, name="gameday")
 app.add_typer(placement.app, name="placement")
 app.add_typer(slo.app, name="slo")
 
@@ -59,6 +61,12 @@ def _lake(settings: Settings) -> Lake:
     return wiring.lake(settings)
 
 
+def _wired() -> Any:
+    from greenops_pipelines import wiring
+
+    return wiring
+
+
 @app.callback()
 def _root(
     context: typer.Context,
@@ -67,7 +75,7 @@ def _root(
     ] = False,
 ) -> None:
     """Shared options, and what the domains' commands are given."""
-    context.obj = _lake
+    context.obj = _wired
 
 
 @app.command()

@@ -89,6 +89,11 @@ class Settings(BaseSettings):
     )
     kubeconfig: str = Field("", description="File with those contexts; empty: KUBECONFIG, or ~/.kube/config")
 
+    replica_url: str = Field(
+        "",
+        description="Second copy of this platform's state: folder or s3://bucket/prefix; empty: a folder in the home",
+    )
+
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI on 127.0.0.1")
     retention_days: int = Field(90, ge=1, description="Days that Dagster's run history is kept")
 
@@ -149,6 +154,10 @@ class Settings(BaseSettings):
     @property
     def dispatches(self) -> Path:
         return self.home / "dispatches"
+
+    @property
+    def recovery(self) -> Path:
+        return self.home / "recovery"
 
     @property
     def submissions(self) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.carbon.sources import selections
 from greenops_pipelines.cost import sources as cost
 from greenops_pipelines.lake import Lake
@@ -14,6 +16,8 @@ from greenops_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from greenops_pipelines.evidence.opening import Evidence
+    from greenops_pipelines.recovery.declared import GameDays, Residency
+    from greenops_pipelines.recovery.gameday import GameDay, Wanted
 
 
 def storage(settings: Settings) -> Storage:
@@ -37,6 +41,39 @@ def lake(settings: Settings) -> Lake:
         {**selections(settings), **cost.selections(settings)},
         DECLARED,
         marts=lambda: [mart.table for mart in project.marts],
+    )
+
+
+def residency(settings: Settings) -> Residency:
+    """Regions with their areas, and tenants with what they are bound to."""
+    from greenops_pipelines.recovery.declared import Residency
+
+    regions = read_regions(settings.ops_dir)
+    tenants = read_tenants(settings.ops_dir, regions)
+    return Residency(
+        {region.region: region.residency for region in regions}, {tenant.tenant: tenant.residency for tenant in tenants}
+    )
+
+
+def gamedays(settings: Settings) -> GameDays:
+    """What is drilled, held against the declared regions and tenants."""
+    from greenops_pipelines.recovery.declared import read_gamedays
+
+    return read_gamedays(settings.ops_dir, residency(settings))
+
+
+def hold_gameday(settings: Settings, wanted: Wanted, progress: Callable[[str], None] = lambda _text: None) -> GameDay:
+    """Holds a GameDay on this home."""
+    from greenops_pipelines.recovery import gameday
+
+    return gameday.hold(
+        wanted,
+        gamedays(settings),
+        residency(settings),
+        settings.recovery,
+        evidence(settings).archive,
+        lake(settings),
+        progress=progress,
     )
 
 

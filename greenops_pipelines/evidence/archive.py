@@ -22,7 +22,7 @@ from greenops_pipelines.evidence.assemble import Vouchers
 from greenops_pipelines.evidence.publication import Publication
 from greenops_pipelines.evidence.queue import Queue, Slot
 from greenops_pipelines.evidence.report import Trust
-from greenops_pipelines.evidence.statement import Figure, Verdict
+from greenops_pipelines.evidence.statement import Figure, Statement, Verdict
 from greenops_pipelines.evidence.verify import verify
 from greenops_pipelines.store.objects import ObjectStore
 
@@ -144,6 +144,22 @@ class Archive:
                 f"bundle {bundle_id}: found {found}, allowed: a filed one (greenops evidence list)"
             ) from None
 
+    def find(self, subject: str, since: datetime) -> str | None:
+        """The bundle about that subject that was asked for since then, filed or waiting.
+
+        For whoever was killed between filing and noting the identifier, and must not file the same thing again.
+        """
+        first = f"{since.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+        for bundle_id in self._queue.ids():
+            if bundle_id >= first and (tar := self._queue.peek(bundle_id)) is not None and _subject(tar) == subject:
+                return bundle_id
+        for bundle_id in self.ids():
+            if bundle_id < first:
+                return None
+            if _subject(self.get(bundle_id)) == subject:
+                return bundle_id
+        return None
+
     def _advance(self, bundle_id: str, slot: Slot, vouchers: Vouchers) -> Receipt:
         """Takes a waiting bundle as far as it goes now."""
         try:
@@ -187,6 +203,13 @@ class Archive:
 def key(bundle_id: str) -> str:
     """Where a bundle lies in the store: one folder per month."""
     return f"bundles/{form.check_id(bundle_id)[:6]}/{bundle_id}.tar"
+
+
+def _subject(tar: bytes) -> str | None:
+    parts = form.parts_of(tar)
+    if form.STATEMENT in parts:
+        return Statement.read(parts[form.STATEMENT]).predicate.subject
+    return assemble.Request.read(parts[assemble.REQUEST]).subject if assemble.REQUEST in parts else None
 
 
 def _passing(action: Callable[[], None]) -> None:

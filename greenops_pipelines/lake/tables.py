@@ -8,6 +8,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from greenops_pipelines.lake.cost_tables import COST_TABLES
+from greenops_pipelines.lake.recovery_tables import RECOVERY_TABLES
 from greenops_pipelines.lake.schema import TIMESTAMP, Column, Kind, Table
 
 _text = pa.string()
@@ -583,4 +584,5 @@ DECLARED: tuple[Table, ...] = (
     PLACEMENT_SETTLEMENTS,
     PLACEMENT_PROOF,
     *COST_TABLES,
+    *RECOVERY_TABLES,
 )

@@ -1,6 +1,6 @@
 """`greenops placement ...`: simulate, prove, plan, submit, launch, cancel. Thin: arguments in, the library's words out.
 
-The root command hands down how settings become a lake (`context.obj`): that is wired above this package.
+The root command hands down how settings become a lake (`context.obj()`): that is wired above this package.
 
 Exit codes: 0 fine, 1 a promise is missed, 2 bad input. With `--json` one document goes to stdout and nothing else.
 """
@@ -120,7 +120,7 @@ def prove(
     record: files.Series | None
     if intensity is None:
         provider = settings.carbon_provider
-        record = proof.record(context.obj(settings), regions)
+        record = proof.record(context.obj().lake(settings), regions)
     else:
         provider = "file"
         with _handed_in():
@@ -157,7 +157,7 @@ def plan(context: typer.Context, as_json: Json = False) -> None:
     workloads = _workloads(settings)
     regions, tenants = workloads.declarations.regions, workloads.declarations.tenants
     signal = signal_of(settings)
-    known = outlook(context.obj(settings), settings.carbon_provider, {region.zone for region in regions}, now)
+    known = outlook(context.obj().lake(settings), settings.carbon_provider, {region.zone for region in regions}, now)
     found = planning.make(
         queue.waiting(settings, workloads, now),
         known.rows,
@@ -231,7 +231,7 @@ def due(context: typer.Context, as_json: Json = False) -> None:
     from greenops_pipelines.settings import load_settings
 
     settings = load_settings()
-    found = find(context.obj(settings), Ledger(settings.dispatches), datetime.now(UTC), limit=1_000_000)
+    found = find(context.obj().lake(settings), Ledger(settings.dispatches), datetime.now(UTC), limit=1_000_000)
     if as_json:
         rows = [_plain(asdict(each)) for each in found.due]
         _print_json({"due": rows, "missed_slot": found.missed_slot, "refused": found.refused})
@@ -255,7 +255,7 @@ def launch(
 
     settings = load_settings()
     work = _workloads(settings)
-    report = launching.launch(settings, context.obj(settings), work, key, "", lambda: datetime.now(UTC))
+    report = launching.launch(settings, context.obj().lake(settings), work, key, "", lambda: datetime.now(UTC))
     if as_json:
         _print_json({name: value for name, value in asdict(report).items() if name != "tags"})
     else:
@@ -291,7 +291,7 @@ def ledger(
     from greenops_pipelines.placement.ledger import Ledger
     from greenops_pipelines.settings import load_settings
 
-    found = shown.history(context.obj(load_settings()), Ledger(load_settings().dispatches), key, limit)
+    found = shown.history(context.obj().lake(load_settings()), Ledger(load_settings().dispatches), key, limit)
     if as_json:
         _print_json({"work": [_plain(row) for row in found]})
         return

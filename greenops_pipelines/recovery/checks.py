@@ -1,0 +1,248 @@
+"""What the drills in the lake prove: directions, RTO, RPO, that they can fail, that no month went by without one.
+
+A figure is that of the last 35 days, so that a fault that was mended does not stand for ever; the distribution over all drills
+stands beside it. Negative controls are in none of them. Not here: drilling.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from greenops_pipelines.errors import BadInput
+from greenops_pipelines.lake import Lake
+from greenops_pipelines.measurement import Measurement
+from greenops_pipelines.recovery import calendar
+from greenops_pipelines.recovery.declared import GameDays
+
+WINDOW = timedelta(days=35)
+"""From one first Tuesday to the next."""
+
+_DRILLS = "recovery_drills"
+_SOUND = "('passed', 'refused as intended')"
+
+
+def listed(lake: Lake, limit: int) -> list[dict[str, Any]]:
+    """The newest drills, for scripts."""
+    rows = lake.query(
+        f"""
+        select drill, gameday, database, primary_region as "primary", standby_region as standby, scenario, is_sync as sync,
+            is_negative_control as negative_control, verdict, rto_s, rpo_s, client_outage_s, failback_s, lost_writes,
+            in_doubt_writes, acked_writes, deficiencies, bundle
+        from {_DRILLS} order by began_at desc limit {limit:d}
+        """
+    )
+    return [row | {"deficiencies": _lines(row["deficiencies"])} for row in rows.to_pylist()]
+
+
+def _lines(text: str | None) -> list[str]:
+    return text.splitlines() if text else []
+
+
+def with_runbook(lake: Lake, drill: str | None) -> str:
+    """The bundle of a drill, or of the newest one that failed over and back; `BadInput` where there is none."""
+    rows = lake.query(
+        f"""
+        select bundle from {_DRILLS}
+        where bundle is not null and case when $1 is null then failback_s is not null else drill = $1 end
+        order by began_at desc limit 1
+        """,
+        [drill],
+    ).to_pylist()
+    if not rows:
+        raise BadInput(
+            f"drill {drill}: found none of that name with evidence, allowed: one of greenops gameday list"
+            if drill
+            else "found no drill that failed over and back, allowed: after `greenops gameday run --scenario kill`"
+        )
+    return str(rows[0]["bundle"])
+
+
+def directions(lake: Lake, now: datetime) -> Measurement:
+    """J4.1: directions between two areas in which a failover and its failback were drilled, health checks made before."""
+    rows = lake.query(
+        f"""
+        select d.primary_region || ' -> ' || d.standby_region as direction, count(*)::bigint as drills, min(d.health_checks)::bigint as checks
+        from {_DRILLS} as d
+        join regions as p on p.region = d.primary_region
+        join regions as s on s.region = d.standby_region
+        where d.began_at >= $1 and d.verdict = 'passed' and not d.is_negative_control and d.scenario <> 'restore'
+            and d.failback_s is not null and d.health_checks >= 5 and p.residency <> s.residency
+        group by all order by 1
+        """,
+        [now - WINDOW],
+    ).to_pylist()
+    return Measurement(
+        check="recovery/gameday:directions",
+        measured=float(len(rows)),
+        target=2,
+        comparison="==",
+        unit="directions",
+        detail="; ".join(f"{row['direction']}: {row['drills']} drills" for row in rows) or "none in the last 35 days",
+        figures={row["direction"]: row["drills"] for row in rows},
+    )
+
+
+def rto(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
+    """J4.2: the longest recovery time of the window."""
+    found = _distribution(lake, "rto_s", now)
+    target = declared.objectives.rto_minutes
+    worst = found["worst"]
+    return Measurement(
+        check="recovery/gameday:rto",
+        measured=None if worst is None else worst / 60,
+        target=target,
+        comparison="<=",
+        unit="minutes",
+        detail=_said(found, "from fault to first write elsewhere"),
+        missing=None if worst is not None else "a drill that failed over in the last 35 days",
+        figures=_figures(found),
+    )
+
+
+def rpo(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
+    """J4.2: the longest span of acknowledged writes that a drill of the window has lost."""
+    found = _distribution(lake, "rpo_s", now)
+    worst = found["worst"]
+    return Measurement(
+        check="recovery/gameday:rpo",
+        measured=worst,
+        target=declared.objectives.rpo_seconds,
+        comparison="<=",
+        unit="seconds",
+        detail=_said(found, "of acknowledged writes lost"),
+        missing=None if worst is not None else "a drill whose survivors were looked at in the last 35 days",
+        figures=_figures(found)
+        | {"lost writes": int(found["lost"] or 0), "acknowledged writes": int(found["acked"] or 0)},
+    )
+
+
+def sound(lake: Lake, now: datetime) -> Measurement:
+    """Drills of the window that failed, or were killed, and were not passed since on the same database and scenario."""
+    rows = lake.query(
+        f"""
+        select d.drill, d.scenario, d.database, d.verdict, d.deficiencies
+        from {_DRILLS} as d
+        where d.began_at >= $1 and not d.is_negative_control and d.verdict not in {_SOUND}
+            and not exists (
+                select 1 from {_DRILLS} as l
+                where l.database = d.database and l.scenario = d.scenario and l.began_at > d.began_at and l.verdict in {_SOUND}
+            )
+        order by d.began_at
+        """,
+        [now - WINDOW],
+    ).to_pylist()
+    first = rows[0] if rows else None
+    return Measurement(
+        check="recovery/gameday:sound",
+        measured=float(len(rows)),
+        target=0,
+        comparison="==",
+        unit="drills",
+        detail=f"{first['drill']} ({first['scenario']}, {first['database']}) {first['verdict']}: {'; '.join(_lines(first['deficiencies']))}"
+        if first
+        else "each drill passed, or its like did since",
+    )
+
+
+def can_fail(lake: Lake) -> Measurement:
+    """The newest negative control: it must have missed its objective, or these drills prove nothing."""
+    rows = lake.query(
+        f"select drill, verdict, rpo_s, rpo_objective_s, lost_writes from {_DRILLS} where is_negative_control order by began_at desc limit 1"
+    ).to_pylist()
+    known = rows[0] if rows and rows[0]["rpo_s"] is not None else None
+    return Measurement(
+        check="recovery/gameday:can_fail",
+        measured=known["rpo_s"] if known else None,
+        target=known["rpo_objective_s"] if known else 10.0,
+        comparison=">=",
+        unit="seconds",
+        detail=f"drill {known['drill']} lost {known['lost_writes']:,} writes on purpose: {known['verdict']}"
+        if known
+        else "no negative control has been run",
+        missing=None if known else "a negative control",
+    )
+
+
+def held(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
+    """J4.4: months that went by without a GameDay, of the last twelve, since the first drill on this home."""
+    rows = lake.query(
+        f"select gameday, min(began_at) as began_at from {_DRILLS} where not is_negative_control and verdict <> 'aborted' group by all"
+    ).to_pylist()
+    since = min((row["began_at"] for row in rows), default=None)
+    months = {row["gameday"] for row in rows}
+    gaps = calendar.missed(declared, months, since, now) if since is not None else []
+    held_months = sorted(month for month in months if month[:1].isdigit())
+    return Measurement(
+        check="recovery/gameday:held",
+        measured=float(len(gaps)) if since is not None else None,
+        target=0,
+        comparison="==",
+        unit="months missed",
+        detail=f"no GameDay in {', '.join(gaps)}"
+        if gaps
+        else f"held: {', '.join(held_months[-12:]) or 'ad hoc drills only, no month is over yet'}",
+        missing=None if since is not None else "a first drill",
+        figures={"held": len(held_months), "next": f"{calendar.coming(declared, now, 1)[0][0]:%Y-%m-%d}"},
+    )
+
+
+def restored(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
+    """The newest restore of this platform into an empty home: how long it took. Its RPO stands beside it."""
+    rows = lake.query(
+        f"""
+        select drill, verdict, rto_s, rpo_s, rpo_objective_s, deficiencies from {_DRILLS}
+        where scenario = 'restore' and began_at >= $1 order by began_at desc limit 1
+        """,
+        [now - timedelta(days=400)],
+    ).to_pylist()
+    known = rows[0] if rows and rows[0]["rto_s"] is not None else None
+    return Measurement(
+        check="recovery/gameday:restored",
+        measured=known["rto_s"] / 60 if known else None,
+        target=declared.replica.rto_minutes,
+        comparison="<=",
+        unit="minutes",
+        detail=f"drill {known['drill']}: {known['verdict']}, the copy was {known['rpo_s'] / 60:.1f} minutes old (objective {known['rpo_objective_s'] / 60:g})"
+        + "".join(f"; {each}" for each in _lines(known["deficiencies"]))
+        if known
+        else "no restore has been drilled",
+        missing=None if known else "a drill of the scenario restore",
+    )
+
+
+def _distribution(lake: Lake, column: str, now: datetime) -> dict[str, Any]:
+    """`worst` of the window; `n`, `p50`, `p95`, `maximum` of all drills of databases."""
+    [row] = lake.query(
+        f"""
+        select
+            max({column}) filter (where began_at >= $1) as worst,
+            count({column}) filter (where began_at >= $1)::bigint as recent,
+            count({column})::bigint as n,
+            quantile_cont({column}, 0.5) as p50,
+            quantile_cont({column}, 0.95) as p95,
+            max({column}) as maximum,
+            sum(lost_writes)::bigint as lost,
+            sum(acked_writes)::bigint as acked
+        from {_DRILLS} where not is_negative_control and scenario <> 'restore'
+        """,
+        [now - WINDOW],
+    ).to_pylist()
+    return dict(row)
+
+
+def _said(found: dict[str, Any], what: str) -> str:
+    if not found["n"]:
+        return "no drill yet"
+    return f"seconds {what}, {found['n']} drills: median {found['p50']:.2f}, 95th percentile {found['p95']:.2f}, longest {found['maximum']:.2f}"
+
+
+def _figures(found: dict[str, Any]) -> dict[str, float | int | str]:
+    named = {
+        "drills of the last 35 days": "recent",
+        "drills": "n",
+        "median s": "p50",
+        "95th percentile s": "p95",
+        "longest s": "maximum",
+    }
+    return {name: found[key] for name, key in named.items() if found[key] is not None}

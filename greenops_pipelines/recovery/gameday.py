@@ -1,0 +1,234 @@
+"""A GameDay: drills of databases in both directions, one after another, and a negative control that must miss its objective.
+
+One at a time on a home, held by a lock that ends with the process. Whoever comes next first takes to its end what was killed.
+Not here: a drill itself, and its evidence.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from greenops_pipelines.errors import BadInput, TransientError
+from greenops_pipelines.evidence.archive import Archive
+from greenops_pipelines.lake import Lake
+from greenops_pipelines.recovery import filing, remains
+from greenops_pipelines.recovery.declared import SCENARIOS, Database, GameDays, Residency, Scenario
+from greenops_pipelines.recovery.drill import ClusterOf, Drill, embedded
+from greenops_pipelines.recovery.filing import Filed
+from greenops_pipelines.recovery.results import Spec
+
+CONTROL_MARGIN_SECONDS = 2.0
+"""The negative control stalls for this much longer than the objective allows."""
+AD_HOC = "ad hoc"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a GameDay is to drill. None: as ops/gamedays.yaml says."""
+
+    gameday: str = AD_HOC
+    scenarios: Sequence[Scenario] = ("kill",)
+    databases: Sequence[Database] = ()
+    sync: bool = False
+    rate: float | None = None
+    wan_ms: float | None = None
+    with_control: bool = True
+    fails_back: bool = True
+
+
+@dataclass(frozen=True)
+class GameDay:
+    """What came of it; `remains` are drills that had been killed before and were taken to their end first."""
+
+    drills: tuple[Filed, ...]
+    negative_controls: tuple[Filed, ...]
+    remains: tuple[Filed, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(
+            each.result.verdict in ("passed", "refused as intended", "missed as intended")
+            for each in (*self.drills, *self.negative_controls)
+        )
+
+    def as_document(self) -> dict[str, Any]:
+        """For scripts: one object per drill, seconds with what was measured, null where nothing was."""
+        return {
+            "drills": [_shown(each) for each in self.drills],
+            "negative_controls": [
+                _shown(each) | {"objective_s": each.result.rpo_objective_s} for each in self.negative_controls
+            ],
+            "remains": [_shown(each) for each in self.remains],
+        }
+
+
+def _shown(filed: Filed) -> dict[str, Any]:
+    result = filed.result
+    names = (
+        *("drill", "gameday", "database", "primary", "standby", "scenario", "sync", "rate", "wan_ms"),
+        *("rto_s", "client_outage_s", "rpo_s", "lost_writes", "in_doubt_writes", "failed_writes", "acked_writes"),
+        *("acked_before", "acked_after", "acked_back", "detection_s", "throughput_per_s"),
+        *("failback_s", "failback_outage_s", "verdict"),
+    )
+    return {name: getattr(result, name) for name in names} | {
+        "deficiencies": list(result.deficiencies),
+        "bundle": filed.bundle,
+        "evidence": filed.state,
+    }
+
+
+def parse_scenarios(text: str) -> tuple[Scenario, ...]:
+    """`kill,hang` as scenarios, each once, in order; `BadInput` for what is none."""
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in found:
+        if name not in SCENARIOS:
+            raise BadInput(f"--scenario: found {name!r}, allowed: {', '.join(SCENARIOS)}")
+    if not found:
+        raise BadInput(f"--scenario: found nothing, allowed: {', '.join(SCENARIOS)}")
+    return found  # type: ignore[return-value]
+
+
+def specs(wanted: Wanted, declared: GameDays) -> list[Spec]:
+    """The drills, one per database and scenario, and the negative control last."""
+    databases = wanted.databases or declared.databases
+    found = [
+        _spec(wanted, declared, database, scenario)
+        for scenario in wanted.scenarios
+        if scenario != "restore"
+        for database in databases
+    ]
+    if wanted.with_control:
+        # On two servers of our own: nobody loses twelve seconds of real writes on purpose.
+        control = _spec(wanted, declared, databases[0].model_copy(update={"clusters": None}), "stall")
+        found.append(
+            replace(
+                control,
+                sync=False,
+                is_negative_control=True,
+                fails_back=False,
+                stall_seconds=control.rpo_objective_s + CONTROL_MARGIN_SECONDS,
+            )
+        )
+    return found
+
+
+def _spec(wanted: Wanted, declared: GameDays, database: Database, scenario: Scenario) -> Spec:
+    how, objectives = declared.drill, declared.objectives
+    distance = wanted.wan_ms if wanted.wan_ms is not None else database.wan_ms
+    return Spec(
+        id="",
+        gameday=wanted.gameday,
+        database=database,
+        scenario=scenario,
+        sync=wanted.sync,
+        rate=wanted.rate or how.rate,
+        clients=how.clients,
+        wan_ms=how.wan_ms if distance is None else distance,
+        probes=how.probes,
+        probe_timeout_seconds=how.probe_timeout_seconds,
+        steady_seconds=how.steady_seconds,
+        stall_seconds=how.stall_seconds,
+        rto_objective_s=objectives.rto_minutes * 60,
+        rpo_objective_s=objectives.rpo_seconds,
+        fails_back=wanted.fails_back,
+    )
+
+
+def hold(
+    wanted: Wanted,
+    declared: GameDays,
+    residency: Residency,
+    folder: Path,
+    archive: Archive,
+    lake: Lake,
+    restore: Callable[[Wanted], Filed] | None = None,
+    progress: Callable[[str], None] = lambda _text: None,
+    cluster_of: ClusterOf = embedded,
+) -> GameDay:
+    """Holds it below `folder` (HOME/recovery). Each drill is filed before the next one begins.
+
+    Raises `TransientError` where another one is under way, and `ResidencyViolation` before anything is begun where a
+    database may not be where it would fail over to.
+    """
+    planned = specs(wanted, declared)
+    for spec in planned:
+        residency.refuse(spec.database, spec.database.primary)
+        residency.refuse(spec.database, spec.database.standby)
+    with alone(folder):
+        left = remains.clean(folder / "drills", archive, lake, progress)
+        done: list[Filed] = []
+        controls: list[Filed] = []
+        for position, spec in enumerate(planned, 1):
+            what = "negative control" if spec.is_negative_control else spec.scenario
+            head = f"[{position}/{len(planned)}] {what}, {spec.database.direction} ({spec.database.name})"
+            filed = _drill(spec, folder / "drills", residency, archive, lake, cluster_of, _headed(progress, head))
+            (controls if spec.is_negative_control else done).append(filed)
+        if "restore" in wanted.scenarios and restore is not None:
+            done.append(restore(wanted))
+    return GameDay(tuple(done), tuple(controls), tuple(left))
+
+
+def clean(
+    folder: Path, archive: Archive, lake: Lake, progress: Callable[[str], None] = lambda _text: None
+) -> list[Filed]:
+    """Takes to its end what was killed, and drills nothing."""
+    with alone(folder):
+        return remains.clean(folder / "drills", archive, lake, progress)
+
+
+def _drill(
+    spec: Spec,
+    folder: Path,
+    residency: Residency,
+    archive: Archive,
+    lake: Lake,
+    cluster_of: ClusterOf,
+    progress: Callable[[str], None],
+) -> Filed:
+    named = replace(spec, id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
+    place = folder / named.id
+    unnamed = folder / f".{named.id}"
+    unnamed.mkdir(mode=0o700, parents=True)
+    drill = Drill(named, unnamed, residency, cluster_of, progress)
+    # With its first line in it: whoever finds a folder without a dot knows what it was.
+    drill.announce()
+    unnamed.rename(place)
+    drill.folder = place
+    try:
+        result = drill.run()
+    finally:
+        remains.end_processes(place)
+        remains.remove_data(place)
+    return filing.file(place, result, archive, lake)
+
+
+def _headed(progress: Callable[[str], None], head: str) -> Callable[[str], None]:
+    return lambda text: progress(f"{head}: {text}")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds the home's lock for drills; `TransientError` naming who has it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / "drills.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 100).decode("utf-8", "replace").strip() or "another process"
+            raise TransientError(
+                f"{folder}: found a drill under way ({holder}), allowed: one at a time; try again when it is over"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

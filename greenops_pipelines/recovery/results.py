@@ -1,0 +1,118 @@
+"""What is to be drilled, what came of it, and the files that a drill writes in its folder. Not here: drilling."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from greenops_pipelines.recovery import events
+from greenops_pipelines.recovery.declared import Database, Scenario
+
+Verdict = Literal["passed", "failed", "aborted", "refused as intended", "missed as intended", "not missed"]
+
+LEDGER = "ledger.jsonl"
+RESULT = "result.json"
+KEPT = "kept.json"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is to be drilled, and how."""
+
+    id: str
+    gameday: str
+    """`2026-11`, or `ad hoc`."""
+    database: Database
+    scenario: Scenario
+    sync: bool
+    rate: float
+    clients: int
+    wan_ms: float
+    probes: int
+    probe_timeout_seconds: float
+    steady_seconds: float
+    stall_seconds: float
+    rto_objective_s: float
+    rpo_objective_s: float
+    is_negative_control: bool = False
+    """It must miss its RPO: a drill that cannot fail proves nothing."""
+    fails_back: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a drill. Times in seconds; None where it did not come so far."""
+
+    drill: str
+    gameday: str
+    database: str
+    primary: str
+    standby: str
+    scenario: str
+    sync: bool
+    rate: float
+    clients: int
+    wan_ms: float
+    is_negative_control: bool
+    is_embedded: bool
+    began_at: str
+    ended_at: str
+    rto_objective_s: float
+    rpo_objective_s: float
+    verdict: Verdict
+    deficiencies: tuple[str, ...]
+    rto_s: float | None = None
+    client_outage_s: float | None = None
+    rpo_s: float | None = None
+    lost_writes: int | None = None
+    in_doubt_writes: int | None = None
+    in_doubt_kept: int | None = None
+    failed_writes: int | None = None
+    acked_writes: int | None = None
+    acked_before: int | None = None
+    acked_after: int | None = None
+    acked_back: int | None = None
+    throughput_per_s: float | None = None
+    """Writes acknowledged a second in the steady state."""
+    detection_s: float | None = None
+    failback_s: float | None = None
+    failback_outage_s: float | None = None
+    clock_moved_s: float = 0.0
+    health_checks: int = 0
+    """Checks of both servers that were made and passed: connection, write, replication, content of the standby."""
+    steps: tuple[dict[str, Any], ...] = ()
+    commands: tuple[dict[str, Any], ...] = ()
+
+    def as_document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def steps_of(path: Path) -> Iterator[tuple[str, float | None, str, list[dict[str, Any]]]]:
+    """Steps of an event log as far as they came: name, seconds, outcome, commands."""
+    begun: dict[str, float] = {}
+    for event in events.read(path):
+        match event["event"]:
+            case "begin":
+                begun[event["step"]] = event["t"]
+            case "end":
+                begun.pop(event["step"], None)
+                yield event["step"], event["seconds"], "done", event["commands"]
+            case "failed":
+                since = begun.pop(event["step"], event["t"])
+                yield event["step"], round(event["t"] - since, 6), event["error"], event["commands"]
+    for name in begun:
+        yield name, None, "was under way when the drill ended", []
+
+
+def put_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    temporary = path.with_suffix(".new")
+    with temporary.open("w", encoding="utf-8") as stream:
+        json.dump(document, stream, indent=1, ensure_ascii=False, allow_nan=False)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
