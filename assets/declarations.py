@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.schemas import schema_check
 from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_SHARES, COST_UNITS
+from greenops_pipelines.lake.recovery_tables import GAMEDAYS
 from greenops_pipelines.lake.tables import REGIONS, TENANTS, WORKLOADS
 from greenops_pipelines.resources import Platform, permanent_faults, written
 
@@ -81,6 +82,32 @@ def workloads(platform: Platform) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
 
 
+@dg.asset(
+    key=["ops", "gamedays"],
+    group_name="ops",
+    owners=["team:sre"],
+    kinds={"yaml", "parquet"},
+    code_version="1",
+    deps=[["ops", "regions"], ["ops", "tenants"]],
+    description=GAMEDAYS.comment,
+)
+def gamedays(platform: Platform) -> dg.MaterializeResult[None]:
+    """Databases with their two regions, held against the areas of their tenants."""
+    from greenops_pipelines.recovery.calendar import coming
+    from greenops_pipelines.recovery.declared import gamedays_table
+
+    with permanent_faults():
+        declared, residency = platform.gamedays(), platform.residency()
+    result = platform.lake().write(GAMEDAYS, gamedays_table(declared, residency))
+    [(day, scenarios)] = coming(declared, platform.now(), 1)
+    figures = {
+        "databases": len(declared.databases),
+        "next GameDay": f"{day:%Y-%m-%d}: {', '.join(scenarios)}",
+        "objectives": f"RTO {declared.objectives.rto_minutes:g} min, RPO {declared.objectives.rpo_seconds:g} s",
+    }
+    return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
+
+
 @dg.multi_asset(
     name="ops_cost",
     specs=[
@@ -125,11 +152,12 @@ def cost(platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
         )
 
 
-ASSETS = [regions, tenants, workloads, cost]
+ASSETS = [regions, tenants, workloads, gamedays, cost]
 CHECKS = [
     schema_check("ops/regions", REGIONS),
     schema_check("ops/tenants", TENANTS),
     schema_check("ops/workloads", WORKLOADS),
+    schema_check("ops/gamedays", GAMEDAYS),
     schema_check("ops/cost", COST_SHARES),
     schema_check("ops/budgets", COST_BUDGETS),
     schema_check("ops/units", COST_UNITS),

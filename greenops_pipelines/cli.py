@@ -21,6 +21,7 @@ from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsErro
 from greenops_pipelines.evidence import commands as evidence
 from greenops_pipelines.placement import commands as placement
 from greenops_pipelines.recovery import commands as recovery
+from greenops_pipelines.recovery import replica_commands as replica
 from greenops_pipelines.settings import Settings, load_settings
 from greenops_pipelines.slo import commands as slo
 
@@ -40,6 +41,7 @@ app.add_typer(cost.app, name="cost")
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(recovery.app, name="gameday")
 app.add_typer(placement.app, name="placement")
+app.add_typer(replica.app, name="replica")
 app.add_typer(slo.app, name="slo")
 
 # Click's class, or Typer's own copy of it: that depends on Typer's release.

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets import carbon, cost, declarations, evidence, lake, marts, placement, report, slo
+from assets import carbon, cost, declarations, evidence, lake, marts, placement, recovery, report, slo
 from greenops_pipelines import wiring
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
@@ -19,6 +19,7 @@ from sensors import cost as cost_sensors
 from sensors import evidence as evidence_sensors
 from sensors import graph, maintenance
 from sensors import placement as placement_sensors
+from sensors import recovery as recovery_sensors
 from sensors import slo as slo_sensors
 
 
@@ -30,7 +31,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
     return dg.Definitions(
-        assets=[*tables, *lake_assets, *evidence.ASSETS, *cost.REPORTS, *report.ASSETS],
+        assets=[*tables, *lake_assets, *evidence.ASSETS, *cost.REPORTS, *recovery.ASSETS, *report.ASSETS],
         asset_checks=[
             *declarations.CHECKS,
             *slo.CHECKS,
@@ -41,6 +42,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *marts.CHECKS,
             *lake_checks,
             *evidence.CHECKS,
+            *recovery.CHECKS,
             *report.CHECKS,
         ],
         jobs=[
@@ -50,6 +52,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *graph.JOBS,
             *maintenance.JOBS,
             *placement_sensors.JOBS,
+            *recovery_sensors.JOBS,
             *slo_sensors.JOBS,
         ],
         schedules=[
@@ -58,6 +61,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *evidence_sensors.SCHEDULES,
             *maintenance.SCHEDULES,
             *placement_sensors.SCHEDULES,
+            *recovery_sensors.SCHEDULES,
             *slo_sensors.SCHEDULES,
         ],
         sensors=[*graph.SENSORS, *maintenance.SENSORS, *placement_sensors.SENSORS],

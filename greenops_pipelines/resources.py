@@ -6,7 +6,7 @@ Also here: how the library's results are shown in Dagster (metadata of a write, 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from greenops_pipelines.placement.launching import Report
     from greenops_pipelines.placement.ledger import Ledger
     from greenops_pipelines.placement.workloads import Workloads
+    from greenops_pipelines.recovery.calendar import Due
+    from greenops_pipelines.recovery.copies import Copy
+    from greenops_pipelines.recovery.declared import GameDays, Residency
+    from greenops_pipelines.recovery.gameday import GameDay
     from greenops_pipelines.slo.rendering import Slos
 
 _log = logging.getLogger(__name__)
@@ -121,6 +125,35 @@ class Platform(dg.ConfigurableResource[Any]):
 
         tenants = [(tenant.tenant, tenant.home_region) for tenant in self.tenants()]
         return find(self.settings(), tenants, self.now())
+
+    def gamedays(self) -> GameDays:
+        """What is drilled, when and against which objectives."""
+        return wiring.gamedays(self.settings())
+
+    def residency(self) -> Residency:
+        """Regions with their areas, tenants with what they are bound to."""
+        return wiring.residency(self.settings())
+
+    def due_gameday(self, now: datetime) -> Due:
+        """The month whose GameDay is to be held now, if any."""
+        from greenops_pipelines.recovery.calendar import due_now
+        from greenops_pipelines.recovery.checks import held_months
+
+        return due_now(self.gamedays(), held_months(self.lake()), now)
+
+    def hold_gameday(self, month: str, progress: Callable[[str], None]) -> GameDay | None:
+        """That month's; without one, every direction once, or nothing where that was done in the last 35 days."""
+        from greenops_pipelines.recovery.gameday import wanted_in
+
+        wanted = wanted_in(month, self.gamedays(), self.lake(), self.now())
+        return None if wanted is None else wiring.hold_gameday(self.settings(), wanted, progress)
+
+    def copy_home(self) -> Copy:
+        """The second copy of this home, taken now and written down in the lake."""
+        from greenops_pipelines.recovery.copies import record
+
+        settings = self.settings()
+        return record(self.lake(), wiring.copy_home(settings), self.gamedays(), bool(settings.replica_url))
 
     def slos(self) -> Slos:
         """The declared SLOs, with profiles and the metrics catalogue, checked."""

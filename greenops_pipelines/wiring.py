@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenops_pipelines.carbon.regions import read_regions, read_tenants
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from greenops_pipelines.evidence.opening import Evidence
     from greenops_pipelines.recovery.declared import GameDays, Residency
     from greenops_pipelines.recovery.gameday import GameDay, Wanted
+    from greenops_pipelines.recovery.replica import Copied
+    from greenops_pipelines.recovery.results import Result
+    from greenops_pipelines.recovery.vault import Vault
 
 
 def storage(settings: Settings) -> Storage:
@@ -64,17 +68,49 @@ def gamedays(settings: Settings) -> GameDays:
 
 def hold_gameday(settings: Settings, wanted: Wanted, progress: Callable[[str], None] = lambda _text: None) -> GameDay:
     """Holds a GameDay on this home."""
-    from greenops_pipelines.recovery import gameday
+    from greenops_pipelines.recovery import gameday, restoring
+
+    declared = gamedays(settings)
+
+    def restore(name: str, folder: Path, said: Callable[[str], None]) -> tuple[Path, Result]:
+        return restoring.drill(declared, name, vault(settings), lambda home: lake_in(settings, home), folder, said)
 
     return gameday.hold(
         wanted,
-        gamedays(settings),
+        declared,
         residency(settings),
         settings.recovery,
         evidence(settings).archive,
         lake(settings),
-        progress=progress,
+        restore,
+        progress,
     )
+
+
+def vault(settings: Settings) -> Vault:
+    """Where the second copy lies: `GREENOPS_REPLICA_URL`, else a folder in the home, which is no second place."""
+    from greenops_pipelines.recovery.vault import open_vault
+
+    region = gamedays(settings).replica.region
+    return open_vault(settings.replica_url or str(settings.home / "replica"), settings.s3_endpoint, region)
+
+
+def copy_home(settings: Settings) -> Copied:
+    """Takes the second copy of this home, and lets go of old ones."""
+    from greenops_pipelines.recovery import replica, replica_upkeep
+    from greenops_pipelines.recovery.replica_state import Source
+
+    declared, where = gamedays(settings), residency(settings)
+    place = vault(settings)
+    source = Source(settings.home, declared.replica.home_region, storage(settings), evidence(settings).store)
+    copied = replica.copy(source, place, declared.replica.region, where.areas, where.tenants)
+    replica_upkeep.prune(place, settings.home, copied.taken_at)
+    return copied
+
+
+def lake_in(settings: Settings, home: Path) -> Lake:
+    """The lake of a restored home."""
+    return lake(settings.model_copy(update={"home": home, "lake_url": ""}))
 
 
 def rendered(settings: Settings) -> dict[str, dict[str, str]]:

@@ -7,3 +7,5 @@ GRAPH = {"greenops/lane": "graph"}
 """Runs that make assets."""
 WORK = {"greenops/lane": "work"}
 """Runs that await placed work."""
+DRILLS = {"greenops/lane": "drills"}
+"""Runs that drill: one at a time, as drills themselves are."""

@@ -6,9 +6,12 @@ Not here: what is drilled on them.
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 from greenops_pipelines.recovery.declared import GameDays, Scenario
+
+_MADE_UP_FOR = timedelta(days=7)
 
 
 def begins(declared: GameDays, month: date) -> datetime:
@@ -47,6 +50,33 @@ def missed(declared: GameDays, held: Collection[str], since: datetime, now: date
             found.append(f"{month:%Y-%m}")
         month = before(month)
     return sorted(found)
+
+
+@dataclass(frozen=True)
+class Due:
+    """The month whose GameDay is to be held now; None, and why not."""
+
+    month: str | None
+    why: str
+    run_key: str = ""
+
+
+def due_now(declared: GameDays, held: Collection[str], now: datetime) -> Due:
+    """Whether one is to be held: from its hour on, once; where that failed, on each of the next days, for a week.
+
+    The run key is the month's, and another day's where that was not enough: Dagster remembers keys for ever.
+    """
+    month = due(declared, now)
+    begun = begins(declared, date(int(month[:4]), int(month[5:]), 1))
+    upcoming = coming(declared, now, 1)[0][0]
+    if month in held:
+        return Due(None, f"{month} was held; the next one is on {upcoming:%Y-%m-%d}")
+    if now - begun > _MADE_UP_FOR:
+        return Due(
+            None, f"the one of {month} is too long ago to be made up for; the next one is on {upcoming:%Y-%m-%d}"
+        )
+    day = "" if now.date() == begun.date() else f":{now:%Y-%m-%d}"
+    return Due(month, f"{month} is due since {begun:%Y-%m-%d %H:%M}Z", f"gameday:{month}{day}")
 
 
 def after(month: date) -> date:

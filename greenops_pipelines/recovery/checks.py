@@ -9,8 +9,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
+
 from greenops_pipelines.errors import BadInput
-from greenops_pipelines.lake import Lake
+from greenops_pipelines.lake import Lake, Table, Written
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.recovery import calendar
 from greenops_pipelines.recovery.declared import GameDays
@@ -56,6 +58,56 @@ def with_runbook(lake: Lake, drill: str | None) -> str:
             else "found no drill that failed over and back, allowed: after `greenops gameday run --scenario kill`"
         )
     return str(rows[0]["bundle"])
+
+
+def held_months(lake: Lake) -> set[str]:
+    """Months whose GameDay was held: at least one drill came to its end."""
+    rows = lake.query(f"select distinct gameday from {_DRILLS} where verdict <> 'aborted' and not is_negative_control")
+    return set(rows["gameday"].to_pylist())
+
+
+def newest_drill(lake: Lake) -> datetime | None:
+    """When the newest drill of a database began that came to its end."""
+    [row] = lake.query(
+        f"select max(began_at) as at from {_DRILLS} where verdict <> 'aborted' and not is_negative_control and scenario <> 'restore'"
+    ).to_pylist()
+    return row["at"]  # type: ignore[no-any-return]
+
+
+def newest(lake: Lake, limit: int = 20) -> pa.Table:
+    """The newest drills, for people."""
+    return lake.query(
+        f"""
+        select strftime(began_at, '%Y-%m-%d %H:%M') as began, case when is_negative_control then 'negative control' else scenario end as scenario,
+            primary_region || ' -> ' || standby_region as direction, is_sync as sync, round(rto_s, 2) as rto_s, round(rpo_s, 2) as rpo_s,
+            lost_writes, verdict
+        from {_DRILLS} order by began_at desc limit {limit:d}
+        """
+    )
+
+
+def stored(lake: Lake, table: Table) -> Written:
+    """What is in the lake of a table that is written drill by drill, as one write would report it."""
+    paths = tuple(lake.files(table))
+    [row] = lake.query(f"select count(*)::bigint as n from {table.name}").to_pylist()
+    return Written(table, row["n"], paths, 0, paths)
+
+
+def fresh(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
+    """The age of the newest second copy."""
+    [row] = lake.query(
+        "select max(taken_at) as taken_at, arg_max(region, taken_at) as region, arg_max(snapshot, taken_at) as snapshot from recovery_copies"
+    ).to_pylist()
+    taken = row["taken_at"]
+    return Measurement(
+        check="recovery/replica:fresh",
+        measured=None if taken is None else (now - taken).total_seconds() / 60,
+        target=declared.replica.rpo_minutes,
+        comparison="<=",
+        unit="minutes",
+        detail=f"{row['snapshot']} in {row['region']}" if taken else "no second copy was taken",
+        missing=None if taken else "a second copy",
+    )
 
 
 def directions(lake: Lake, now: datetime) -> Measurement:

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a write came to: `region` acknowledged it; `detail` is the server's or the line's word where it did not."""
+    """What a write came to: on which `timeline` it was kept; `detail` is the server's or the line's word where it was not."""
 
     outcome: Outcome
-    region: str | None
+    timeline: str | None
     detail: str
 
 
@@ -52,7 +52,7 @@ class Client:
         self._warnings: list[str] = []
 
     def write(self, sql: str, parameters: Sequence[str], seconds: float) -> Answer:
-        """One statement in its own transaction that returns the region which kept it."""
+        """One statement in its own transaction that returns the timeline on which it was kept."""
         self._warnings.clear()
         try:
             rows = self.ask(sql, parameters, seconds)

@@ -12,10 +12,12 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 from pydantic import Field, field_validator
 
 from greenops_pipelines import ops
 from greenops_pipelines.errors import BadInput, ResidencyViolation
+from greenops_pipelines.lake.recovery_tables import GAMEDAYS
 from greenops_pipelines.ops import OpsModel
 
 Scenario = Literal["kill", "hang", "partition", "stall", "planned", "corrupt-standby", "restore"]
@@ -59,6 +61,7 @@ class Conditions(OpsModel):
     probe_timeout_seconds: float = Field(2, gt=0, le=60)
     steady_seconds: float = Field(2, ge=0.5, le=600)
     stall_seconds: float = Field(2, gt=0, le=600)
+    sync: Literal["alternate", "on", "off"] = "alternate"
 
 
 class Server(OpsModel):
@@ -142,6 +145,10 @@ class GameDays(OpsModel):
         turn = self.rotation[(month.year * 12 + month.month - 1) % len(self.rotation)]
         return ("kill",) if turn == "kill" else ("kill", turn)
 
+    def is_sync(self, month: date) -> bool:
+        """Whether that month's drills are synchronous: every other month, where nothing else is declared."""
+        return self.drill.sync == "on" or (self.drill.sync == "alternate" and month.month % 2 == 0)
+
 
 @dataclass(frozen=True)
 class Residency:
@@ -212,6 +219,27 @@ def read_gamedays(ops_dir: Path, residency: Residency) -> GameDays:
             faults.append(document.fault(("replica", field), f"a region of regions.yaml: {regions}"))
     ops.refuse(faults)
     return value
+
+
+def gamedays_table(declared: GameDays, residency: Residency) -> pa.Table:
+    """Rows of the lake's table GAMEDAYS, one per database."""
+    rows = []
+    for database in declared.databases:
+        bound = sorted({residency.tenants[tenant] for tenant in database.tenants} - {"any"})
+        rows.append(
+            {
+                "database": database.name,
+                "primary_region": database.primary,
+                "standby_region": database.standby,
+                "tenants": ", ".join(database.tenants),
+                "bound_to": ", ".join(bound) or None,
+                "is_embedded": database.clusters is None,
+                "wan_ms": declared.drill.wan_ms if database.wan_ms is None else database.wan_ms,
+                "rto_objective_s": declared.objectives.rto_minutes * 60,
+                "rpo_objective_s": declared.objectives.rpo_seconds,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=GAMEDAYS.schema)
 
 
 def chosen(gamedays: GameDays, name: str | None) -> list[Database]:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from greenops_pipelines.recovery.events import Events
 from greenops_pipelines.recovery.judging import Times, judged
 from greenops_pipelines.recovery.ledger import Ledger, read
 from greenops_pipelines.recovery.load import Load
-from greenops_pipelines.recovery.results import KEPT, LEDGER, RESULT, Result, Spec, Verdict, put_json
+from greenops_pipelines.recovery.operated import operated
+from greenops_pipelines.recovery.results import KEPT, LEDGER, RESULT, Result, Spec, Verdict, put_json, told
 
 _FIRST_WRITE_SECONDS = 60.0
 _NOTICED_SECONDS = 300.0
@@ -69,7 +70,7 @@ class Drill:
     def announce(self) -> None:
         """Writes down what is to be drilled, as the first line of the event log."""
         self._events = Events(self.folder / EVENTS)
-        self._events.add("drill", **_told(self.spec))
+        self._events.add("drill", **told(self.spec))
 
     def run(self) -> Result:
         """Everything, from an empty folder to a `Result`, which is in `result.json` when this returns.
@@ -132,7 +133,9 @@ class Drill:
                 spec.rate,
                 spec.clients,
                 spec.probe_timeout_seconds,
+                (cluster.primary, cluster.standby),
             )
+            load.began_on(str(self._ask(cluster.endpoint, under_load.TIMELINE)[0][0]))
             with load:
                 self._steady(load, cluster)
                 self._break(load, cluster)
@@ -310,10 +313,10 @@ class Drill:
         except (Refused, Unanswered) as error:
             raise PermanentError(f"{region}: its rows cannot be read: {error}") from None
 
-    def _ask(self, dsn: str, sql: str, *parameters: str) -> None:
+    def _ask(self, dsn: str, sql: str, *parameters: str) -> list[list[str | None]]:
         client = Client(dsn)
         try:
-            client.ask(sql, parameters, self.spec.probe_timeout_seconds + 10)
+            return client.ask(sql, parameters, self.spec.probe_timeout_seconds + 10)
         except (Refused, Unanswered) as error:
             raise PermanentError(f"{self.spec.database.name}: {error}") from None
         finally:
@@ -331,14 +334,9 @@ class Drill:
         put_json(self.folder / KEPT, named)
 
 
-def _told(spec: Spec) -> dict[str, Any]:
-    told = asdict(spec)
-    told["database"] = spec.database.model_dump(mode="json", exclude={"clusters"})
-    told["is_embedded"] = spec.database.clusters is None
-    return {"spec": told}
-
-
-def embedded(spec: Spec, folder: Path, noted: Noted) -> AbstractContextManager[Cluster]:
-    """Two servers of our own."""
+def cluster_of(spec: Spec, folder: Path, noted: Noted) -> AbstractContextManager[Cluster]:
+    """Two servers of our own, or the operator's where some are declared."""
     database = spec.database
+    if database.clusters is not None:
+        return operated(database, spec.id, noted)
     return EmbeddedCluster(folder, database.primary, database.standby, spec.sync, spec.wan_ms / 1000, noted)

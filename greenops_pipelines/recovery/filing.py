@@ -23,7 +23,7 @@ from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.recovery_tables import RECOVERY_DRILLS, RECOVERY_STEPS
 from greenops_pipelines.recovery.events import FILE as EVENTS
 from greenops_pipelines.recovery.journal import journal
-from greenops_pipelines.recovery.results import KEPT, LEDGER, RESULT, Result, put_json
+from greenops_pipelines.recovery.results import KEPT, LEDGER, RESTORED, RESULT, Result, put_json
 from greenops_pipelines.recovery.runbook import runbook
 
 _log = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def _files(folder: Path, result: Result) -> dict[str, bytes | Path]:
         RUNBOOK: runbook(result, folder).encode(),
         JOURNAL: (json.dumps(journal(result, folder / EVENTS), indent=1, ensure_ascii=False) + "\n").encode(),
     }
-    for name in (EVENTS, LEDGER, KEPT):
+    for name in (EVENTS, LEDGER, KEPT, RESTORED):
         if (folder / name).exists():
             files[name] = folder / name
     return files
@@ -143,7 +143,9 @@ def record(lake: Lake, filed: Filed) -> None:
         "standby_region": result.standby,
         "scenario": result.scenario,
         "is_sync": result.sync,
+        # A restore has none of the two.
         "rate_per_s": result.rate or None,
+        "wan_ms": result.wan_ms if result.rate else None,
         "bundle": filed.bundle,
         "began_at": _time(result.began_at),
         "ended_at": _time(result.ended_at),

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from greenops_pipelines.errors import BadInput, TransientError
 from greenops_pipelines.evidence.archive import Archive
 from greenops_pipelines.lake import Lake
-from greenops_pipelines.recovery import filing, remains
+from greenops_pipelines.recovery import checks, filing, remains
 from greenops_pipelines.recovery.declared import SCENARIOS, Database, GameDays, Residency, Scenario
-from greenops_pipelines.recovery.drill import ClusterOf, Drill, embedded
+from greenops_pipelines.recovery.drill import ClusterOf, Drill
+from greenops_pipelines.recovery.drill import cluster_of as either
 from greenops_pipelines.recovery.filing import Filed
-from greenops_pipelines.recovery.results import Spec
+from greenops_pipelines.recovery.operated import Rehearsal, rehearse
+from greenops_pipelines.recovery.results import Result, Spec
 
 CONTROL_MARGIN_SECONDS = 2.0
 """The negative control stalls for this much longer than the objective allows."""
 AD_HOC = "ad hoc"
+
+
+Restoring = Callable[[str, Path, Callable[[str], None]], tuple[Path, Result]]
+"""A drill of the scenario restore: the GameDay's name, the folder of drills, progress."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class Wanted:
     wan_ms: float | None = None
     with_control: bool = True
     fails_back: bool = True
+    at_once: int = 1
+    """Drills that run beside each other. More than one makes a GameDay short and its figures a little worse."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class GameDay:
     drills: tuple[Filed, ...]
     negative_controls: tuple[Filed, ...]
     remains: tuple[Filed, ...]
+    dry_runs: tuple[Rehearsal, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -67,6 +79,7 @@ class GameDay:
                 _shown(each) | {"objective_s": each.result.rpo_objective_s} for each in self.negative_controls
             ],
             "remains": [_shown(each) for each in self.remains],
+            "dry_runs": [each.as_document() for each in self.dry_runs],
         }
 
 
@@ -96,6 +109,25 @@ def parse_scenarios(text: str) -> tuple[Scenario, ...]:
     return found  # type: ignore[return-value]
 
 
+def wanted_in(month: str, declared: GameDays, lake: Lake, now: datetime) -> Wanted | None:
+    """What that month's GameDay drills. Without a month: every direction once, at once; None where that was done lately."""
+    if month:
+        first = parse_month(month)
+        return Wanted(gameday=month, scenarios=declared.scenarios_of(first), sync=declared.is_sync(first))
+    newest = checks.newest_drill(lake)
+    if newest is not None and now - newest < checks.WINDOW:
+        return None
+    # Beside each other: whoever sees the platform for the first time does not wait for a minute.
+    return Wanted(at_once=4)
+
+
+def parse_month(text: str) -> date:
+    """`2026-11` as its first day; `BadInput` for anything else."""
+    if not re.fullmatch(r"\d{4}-(0[1-9]|1[0-2])", text, re.ASCII):
+        raise BadInput(f"found {text!r}, allowed: a month such as 2026-11")
+    return date(int(text[:4]), int(text[5:]), 1)
+
+
 def specs(wanted: Wanted, declared: GameDays) -> list[Spec]:
     """The drills, one per database and scenario, and the negative control last."""
     databases = wanted.databases or declared.databases
@@ -122,6 +154,10 @@ def specs(wanted: Wanted, declared: GameDays) -> list[Spec]:
 
 def _spec(wanted: Wanted, declared: GameDays, database: Database, scenario: Scenario) -> Spec:
     how, objectives = declared.drill, declared.objectives
+    if scenario == "corrupt-standby":
+        # Damage is done to a stand-in, never to an operator's standby.
+        database = database.model_copy(update={"clusters": None})
+    clusters = database.clusters
     distance = wanted.wan_ms if wanted.wan_ms is not None else database.wan_ms
     return Spec(
         id="",
@@ -138,7 +174,7 @@ def _spec(wanted: Wanted, declared: GameDays, database: Database, scenario: Scen
         stall_seconds=how.stall_seconds,
         rto_objective_s=objectives.rto_minutes * 60,
         rpo_objective_s=objectives.rpo_seconds,
-        fails_back=wanted.fails_back,
+        fails_back=wanted.fails_back and (clusters is None or bool(clusters.commands.failback)),
     )
 
 
@@ -149,9 +185,9 @@ def hold(
     folder: Path,
     archive: Archive,
     lake: Lake,
-    restore: Callable[[Wanted], Filed] | None = None,
+    restore: Restoring | None = None,
     progress: Callable[[str], None] = lambda _text: None,
-    cluster_of: ClusterOf = embedded,
+    cluster_of: ClusterOf = either,
 ) -> GameDay:
     """Holds it below `folder` (HOME/recovery). Each drill is filed before the next one begins.
 
@@ -162,18 +198,38 @@ def hold(
     for spec in planned:
         residency.refuse(spec.database, spec.database.primary)
         residency.refuse(spec.database, spec.database.standby)
+    dry = [spec for spec in planned if _is_dry(spec.database)]
+    real = [spec for spec in planned if not _is_dry(spec.database)]
     with alone(folder):
         left = remains.clean(folder / "drills", archive, lake, progress)
-        done: list[Filed] = []
-        controls: list[Filed] = []
-        for position, spec in enumerate(planned, 1):
+        one_by_one = threading.Lock()
+
+        def drill(numbered: tuple[int, Spec]) -> Filed:
+            position, spec = numbered
             what = "negative control" if spec.is_negative_control else spec.scenario
-            head = f"[{position}/{len(planned)}] {what}, {spec.database.direction} ({spec.database.name})"
-            filed = _drill(spec, folder / "drills", residency, archive, lake, cluster_of, _headed(progress, head))
-            (controls if spec.is_negative_control else done).append(filed)
+            head = f"[{position}/{len(real)}] {what}, {spec.database.direction} ({spec.database.name})"
+            place, result = _drill(spec, folder / "drills", residency, cluster_of, _headed(progress, head))
+            with one_by_one:
+                return filing.file(place, result, archive, lake)
+
+        if wanted.at_once > 1:
+            with ThreadPoolExecutor(wanted.at_once, "drill") as pool:
+                # The longest first: the negative control.
+                order = sorted(enumerate(real, 1), key=lambda each: not each[1].is_negative_control)
+                filed = dict(zip((position for position, _ in order), pool.map(drill, order), strict=True))
+        else:
+            # In this thread, so that an interrupt ends the drill and not only the wait for it.
+            filed = {numbered[0]: drill(numbered) for numbered in enumerate(real, 1)}
+        done = [filed[position] for position, spec in enumerate(real, 1) if not spec.is_negative_control]
+        controls = [filed[position] for position, spec in enumerate(real, 1) if spec.is_negative_control]
         if "restore" in wanted.scenarios and restore is not None:
-            done.append(restore(wanted))
-    return GameDay(tuple(done), tuple(controls), tuple(left))
+            done.append(filing.file(*restore(wanted.gameday, folder / "drills", progress), archive, lake))
+    rehearsed = [rehearse(spec.database, spec.scenario) for spec in dry]
+    return GameDay(tuple(done), tuple(controls), tuple(left), tuple(rehearsed))
+
+
+def _is_dry(database: Database) -> bool:
+    return database.clusters is not None and database.clusters.mode == "dry-run"
 
 
 def clean(
@@ -185,14 +241,8 @@ def clean(
 
 
 def _drill(
-    spec: Spec,
-    folder: Path,
-    residency: Residency,
-    archive: Archive,
-    lake: Lake,
-    cluster_of: ClusterOf,
-    progress: Callable[[str], None],
-) -> Filed:
+    spec: Spec, folder: Path, residency: Residency, cluster_of: ClusterOf, progress: Callable[[str], None]
+) -> tuple[Path, Result]:
     named = replace(spec, id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
     place = folder / named.id
     unnamed = folder / f".{named.id}"
@@ -203,11 +253,10 @@ def _drill(
     unnamed.rename(place)
     drill.folder = place
     try:
-        result = drill.run()
+        return place, drill.run()
     finally:
         remains.end_processes(place)
         remains.remove_data(place)
-    return filing.file(place, result, archive, lake)
 
 
 def _headed(progress: Callable[[str], None], head: str) -> Callable[[str], None]:

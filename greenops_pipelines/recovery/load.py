@@ -30,8 +30,11 @@ create table if not exists greenops_drill_writes (
 """
 WRITE = """
 insert into greenops_drill_writes (drill, id, writer, payload) values ($1, $2::bigint, $3, $4)
-returning current_setting('cluster_name')
+returning substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)
 """
+TIMELINE = "select substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)"
+"""Which history of the write-ahead log a primary writes. Every promotion begins a new one: that tells the two regions apart
+on any cluster, behind any endpoint, at the moment of the write."""
 READ = """
 select id, encode(sha256(convert_to(payload, 'UTF8')), 'hex') from greenops_drill_writes where drill = $1
 """
@@ -49,6 +52,9 @@ class Load:
     rate: float
     writers: int
     timeout_seconds: float
+    regions: tuple[str, str]
+    """The primary, and the standby."""
+    _timelines: list[str] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -114,12 +120,27 @@ class Load:
         payload = secrets.token_hex(PAYLOAD_BYTES // 2)
         self.ledger.begin(number, writer, hashlib.sha256(payload.encode()).hexdigest(), self.clock())
         answer = client.write(WRITE, [self.drill, str(number), writer, payload], seconds)
-        self.ledger.end(number, answer.outcome, self.clock(), answer.region, answer.detail)
-        if answer.outcome == "ok" and answer.region:
+        region = self._region(answer.timeline)
+        self.ledger.end(number, answer.outcome, self.clock(), region, answer.detail)
+        if answer.outcome == "ok" and region:
             with self._change:
-                self._acknowledged[answer.region] = self._acknowledged.get(answer.region, 0) + 1
+                self._acknowledged[region] = self._acknowledged.get(region, 0) + 1
                 self._change.notify_all()
         return answer
+
+    def began_on(self, timeline: str) -> None:
+        """The primary's, before anything was moved."""
+        self._timelines = [timeline]
+
+    def _region(self, timeline: str | None) -> str | None:
+        """The first timeline is the primary's, the next one the standby's, and the one after the failback the primary's."""
+        if timeline is None:
+            return None
+        with self._change:
+            if timeline not in self._timelines:
+                self._timelines.append(timeline)
+                self._timelines.sort()
+            return self.regions[self._timelines.index(timeline) % 2]
 
     def __enter__(self) -> Self:
         self.start()

@@ -17,6 +17,7 @@ Verdict = Literal["passed", "failed", "aborted", "refused as intended", "missed 
 LEDGER = "ledger.jsonl"
 RESULT = "result.json"
 KEPT = "kept.json"
+RESTORED = "restored.json"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,14 @@ def steps_of(path: Path) -> Iterator[tuple[str, float | None, str, list[dict[str
                 yield event["step"], round(event["t"] - since, 6), event["error"], event["commands"]
     for name in begun:
         yield name, None, "was under way when the drill ended", []
+
+
+def told(spec: Spec) -> dict[str, Any]:
+    """A spec as it stands in the event log: without an operator's addresses and commands."""
+    words = asdict(spec)
+    words["database"] = spec.database.model_dump(mode="json", exclude={"clusters"})
+    words["is_embedded"] = spec.database.clusters is None
+    return {"spec": words}
 
 
 def put_json(path: Path, document: Mapping[str, Any]) -> None:
