@@ -272,6 +272,7 @@ class Server:
             return
         self.command(["pg_ctl", "stop", "--pgdata", str(self.data), "--mode", "fast", "--timeout", str(int(seconds))])
         self._child.wait(_ENDING_SECONDS)
+        self._child.terminate()
 
     def reload(self) -> None:
         """Reads the configuration again."""
@@ -285,6 +286,7 @@ class Server:
             with suppress(psutil.Error):
                 process.kill()
         self._child.wait(_ENDING_SECONDS)
+        self._child.terminate()
 
     def freeze(self) -> None:
         """SIGSTOP to all its processes: connections stay open, and nothing answers any more."""
@@ -335,7 +337,6 @@ class Server:
         """Ends it, however it stands. May be called again."""
         if self._child is not None:
             self.kill()
-            self._child.terminate()
 
     def _tree(self) -> list[psutil.Process]:
         """The postmaster first, so that it starts nothing in the place of what ends."""

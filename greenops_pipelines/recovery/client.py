@@ -40,7 +40,11 @@ class Unanswered(Exception):
 
 
 class Refused(Exception):
-    """The server answered with an error, and has undone what was asked."""
+    """The server answered with an error, and has undone what was asked. `state`: its SQLSTATE."""
+
+    def __init__(self, detail: str, state: str) -> None:
+        super().__init__(detail)
+        self.state = state
 
 
 class Client:
@@ -107,7 +111,8 @@ class Client:
         )
         severity = (result.error_field(pq.DiagnosticField.SEVERITY_NONLOCALIZED) or b"").decode()
         if severity == "ERROR":
-            raise Refused(detail.strip())
+            state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
+            raise Refused(detail.strip(), state)
         # A session that is ended while its COMMIT waits for a standby has committed already.
         self.close()
         raise Unanswered(detail.strip() or "the connection was closed", sent=True)

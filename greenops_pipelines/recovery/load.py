@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from greenops_pipelines.recovery.client import Answer, Client, Unanswered
+from greenops_pipelines.recovery.client import Answer, Client, Refused, Unanswered
 from greenops_pipelines.recovery.ledger import Ledger
 
 PAYLOAD_BYTES = 128
@@ -38,6 +38,7 @@ on any cluster, behind any endpoint, at the moment of the write."""
 READ = """
 select id, encode(sha256(convert_to(payload, 'UTF8')), 'hex') from greenops_drill_writes where drill = $1
 """
+_NO_SUCH_TABLE = "42P01"
 CLEAN = "delete from greenops_drill_writes where drill = $1"
 
 
@@ -159,6 +160,11 @@ def survivors(dsn: str, drill: str, seconds: float = 120.0) -> dict[int, str]:
     client = Client(dsn)
     try:
         return {int(number or 0): digest or "" for number, digest in client.ask(READ, [drill], seconds)}
+    except Refused as error:
+        if error.state != _NO_SUCH_TABLE:
+            raise
+        # A standby that lags so far behind that it does not even know of the table.
+        return {}
     finally:
         client.close()
 

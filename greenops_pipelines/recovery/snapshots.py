@@ -148,7 +148,7 @@ def read(vault: Vault, snapshot: str | None = None) -> Snapshot:
     """
     there = ids(vault)
     if not there:
-        raise BadInput(f"{vault.place}: found no snapshot, allowed: a place that `greenops recovery copy` copied to")
+        raise BadInput(f"{vault.place}: found no snapshot, allowed: a place that `greenops replica copy` copied to")
     if snapshot is None:
         snapshot = there[-1]
     elif snapshot not in there:

@@ -143,13 +143,14 @@ def _loss(rows: list[dict[str, Any]]) -> str:
         }
         for row in rows
     ]
+    marks = sorted({0.0, *(row["rate_per_s"] for row in rows)})
     base = chart_of(shown, "Acknowledged writes lost by throughput, when the primary is killed")
     chart: Any = base.mark_line(point=alt.OverlayMarkDef(size=60)).encode(
         x=alt.X(
             "throughput:Q",
             title="writes a second, before the fault",
             scale=alt.Scale(type="sqrt"),
-            axis=alt.Axis(grid=False),
+            axis=alt.Axis(grid=False, values=marks, labelOverlap=True),
         ),
         y=alt.Y("lost:Q", title="acknowledged writes lost", axis=alt.Axis(tickCount=5)),
         color=alt.Color(
