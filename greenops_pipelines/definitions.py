@@ -28,7 +28,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
     tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *cost.ASSETS, *placement.ASSETS, *mart_assets]
     # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
-    used = {dep.asset_key for asset in tables for spec in asset.specs for dep in spec.deps}
+    used = {dep.asset_key for asset in [*tables, *recovery.ASSETS] for spec in asset.specs for dep in spec.deps}
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
     return dg.Definitions(
         assets=[*tables, *lake_assets, *evidence.ASSETS, *cost.REPORTS, *recovery.ASSETS, *report.ASSETS],

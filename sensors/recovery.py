@@ -8,8 +8,10 @@ from greenops_pipelines.resources import Platform
 from sensors.lanes import DRILLS, GRAPH
 
 GAMEDAY = dg.define_asset_job(
-    "recovery_gameday",
+    "gameday",
     selection=dg.AssetSelection.assets(
+        ["ops", "regions"],
+        ["ops", "tenants"],
         ["ops", "gamedays"],
         ["recovery", "gameday"],
         ["recovery", "steps"],

@@ -97,7 +97,7 @@ RECOVERY_COPIES = Table(
         Column("part", _text, "lake, evidence, dagster, ..."),
         Column("files", _int, "Files in it"),
         Column("bytes", _int, "Their size"),
-        Column("bytes_new", _int, "Of the whole copy: what had to be written anew"),
+        Column("bytes_new", _int, "Of the whole copy, in each of its rows: what had to be written anew"),
         Column("taken_at", TIMESTAMP, "As of when it is"),
         Column("seconds", _float, "How long the whole copy took"),
     ),

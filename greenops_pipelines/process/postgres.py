@@ -118,7 +118,7 @@ def _works(command: Sequence[str]) -> bool:
 
 
 def server_processes(folder: Path) -> list[psutil.Process]:
-    """Postmasters that run on a data folder below `folder`, with what they started; those of killed callers too."""
+    """Postmasters on a data folder below `folder`, with their guards and what they started; those of killed callers too."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
@@ -351,7 +351,8 @@ class Server:
     def _prepare(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write(self.folder / "pg_hba.conf", _HBA)
-        _write(self.passfile, f"{LOOPBACK}:*:*:{self.user}:{self._password}\n")
+        secret = self._password.replace("\\", "\\\\").replace(":", "\\:")
+        _write(self.passfile, f"{LOOPBACK}:*:*:{self.user}:{secret}\n")
 
     def _owned(self) -> None:
         """As another user's, where it runs as one."""

@@ -48,6 +48,8 @@ _LOCKED_SECONDS = 120.0
 _RACY_SECONDS = 2.0
 """A file changed so shortly before it is looked at may change again within one tick of the file system's clock."""
 
+_PUBLIC = (".pub", ".vkey", ".fingerprint")
+"""Ends of the names of public halves. With the fingerprint, a restored home misses its GnuPG key instead of making another."""
 HEADS = ("log-seen.txt", "published-size.txt")
 """What HOME/evidence knows of the log: read before the log itself, of which they must not be ahead."""
 
@@ -120,12 +122,13 @@ def shown_paths(home: Path) -> Iterator[str]:
 
 def key_paths(home: Path) -> tuple[str, ...]:
     """Public halves of keys, and nothing else of HOME/keys. Private keys are backed up apart from what they vouch for."""
-    return tuple(path for path in _below(home, "keys") if path.count("/") == 1 and path.endswith((".pub", ".vkey")))
+    return tuple(path for path in _below(home, "keys") if path.count("/") == 1 and path.endswith(_PUBLIC))
 
 
 def check_public(path: Path, content: bytes) -> None:
     """Raises `PermanentError` where a file that is named like a public key is not one."""
-    if b"PRIVATE" in content or not (content.startswith(b"-----BEGIN PUBLIC KEY-----") or path.suffix == ".vkey"):
+    is_public = path.suffix != ".pub" or content.startswith(b"-----BEGIN PUBLIC KEY-----")
+    if b"PRIVATE" in content or not is_public:
         raise PermanentError(
             f"{path}: found no public key, allowed in a file of that name: the public half alone; move it elsewhere, "
             "and make a new key if it is a private one that others may have read"

@@ -1,9 +1,11 @@
-"""The schedules of reports fire in a real daemon whose clock is moved over the third of a month that is a Monday."""
+"""Schedules fire in a real daemon whose clock is moved: reports over the third of a month that is a Monday, a GameDay over the
+end of a month."""
 
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +13,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from greenops_pipelines import wiring
 from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.cost.sources import find
 from greenops_pipelines.integrations.once import prepare_home
 from greenops_pipelines.process.child import Child
 from greenops_pipelines.report.finops_reconciled import read_back
+from greenops_pipelines.report.scorecard import scorecard
 from greenops_pipelines.settings import load_settings
 from tests.cost.small_cost_lake import cost_lake
 from tests.real import program
@@ -60,30 +64,25 @@ class Daemon:
             time.sleep(0.5)
 
 
-@pytest.fixture
-def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+@contextmanager
+def moved(home: Path, module: str, now: datetime) -> Iterator[Daemon]:
+    """A daemon over `home` that loads `module`, and for which it is `now`. The caller has set what else it needs."""
     program("faketime", "Debian's faketime")
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     assert library is not None
-    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
-    monkeypatch.setenv("GREENOPS_OPS_DIR", str(_ROOT / "ops"))
-    monkeypatch.setenv("GREENOPS_DBT_DIR", str(_ROOT / "dbt"))
-    site = tmp_path / "site"
+    site = home / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(_SLEEP, encoding="utf-8")
     settings = load_settings()
-    tenants = [(t.tenant, t.home_region) for t in read_tenants(settings.ops_dir, read_regions(settings.ops_dir))]
-    # The bills of three months, as of that morning.
-    cost_lake(tmp_path, (_ROOT / "ops" / "cost.yaml").read_text(encoding="utf-8"), find(settings, tenants, BEFORE))
     prepare_home(settings)
-    workspace = tmp_path / "workspace.yaml"
+    workspace = home / "workspace.yaml"
     workspace.write_text(
-        f"load_from:\n  - python_module:\n      module_name: tests.e2e.reports_only\n"
+        f"load_from:\n  - python_module:\n      module_name: {module}\n"
         f"      working_directory: {_ROOT}\n      location_name: greenops\n",
         encoding="utf-8",
     )
-    clock = Clock(tmp_path / "clock")
-    clock.move(BEFORE)
+    clock = Clock(home / "clock")
+    clock.move(now)
     environment = {
         **os.environ,
         "DAGSTER_HOME": str(settings.dagster_home),
@@ -96,12 +95,26 @@ def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
         "NO_FAKE_STAT": "1",
     }
     command = [Path(sys.executable).parent / "dagster-daemon", "run", "-w", workspace]
-    log = tmp_path / "logs" / "dagster-daemon.log"
+    log = home / "logs" / "dagster-daemon.log"
     with (
         dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance,
-        Child.start(command, log=log, env=environment, cwd=tmp_path),
+        Child.start(command, log=log, env=environment, cwd=home),
     ):
-        yield Daemon(tmp_path, clock, instance)
+        yield Daemon(home, clock, instance)
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    program("faketime", "Debian's faketime")
+    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
+    monkeypatch.setenv("GREENOPS_OPS_DIR", str(_ROOT / "ops"))
+    monkeypatch.setenv("GREENOPS_DBT_DIR", str(_ROOT / "dbt"))
+    settings = load_settings()
+    tenants = [(t.tenant, t.home_region) for t in read_tenants(settings.ops_dir, read_regions(settings.ops_dir))]
+    # The bills of three months, as of that morning.
+    cost_lake(tmp_path, (_ROOT / "ops" / "cost.yaml").read_text(encoding="utf-8"), find(settings, tenants, BEFORE))
+    with moved(tmp_path, "tests.e2e.reports_only", BEFORE) as running:
+        yield running
 
 
 @pytest.mark.real
@@ -122,3 +135,66 @@ def test_month_and_week_are_reported_when_their_hour_comes(daemon: Daemon) -> No
     assert set(read_back(html)) == {"EUR", "USD"}
     # Made when it was that morning there.
     assert "Made 2026-08-03 06:2" in html
+
+
+_GAMEDAYS = """
+gameday: {weekday: tuesday, week: 1, hour: 9}
+objectives: {rto_minutes: 15, rpo_seconds: 1}
+drill: {rate: 50, clients: 4, wan_ms: 10, probe_timeout_seconds: 1, steady_seconds: 0.5, sync: "off"}
+rotation: [kill]
+databases:
+  - {name: platform-us, primary: us-east-1, standby: eu-central-1, tenants: [bluefield-retail]}
+  - {name: platform-eu, primary: eu-central-1, standby: us-east-1, tenants: [helvetia-foundation]}
+replica: {home_region: eu-central-1, region: eu-west-1}
+"""
+NOVEMBER, DECEMBER = datetime(2026, 11, 30, 23, 50, tzinfo=UTC), datetime(2026, 12, 1, 9, 7, 10, tzinfo=UTC)
+
+
+@pytest.mark.real
+def test_gameday_is_held_when_the_month_is_over_and_its_hour_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first Tuesday of December 2026 is the 1st."""
+    ops = tmp_path / "ops"
+    ops.mkdir()
+    for path in (_ROOT / "ops").glob("*.yaml"):
+        (ops / path.name).write_bytes(path.read_bytes())
+    (ops / "gamedays.yaml").write_text(_GAMEDAYS, encoding="utf-8")
+    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
+    monkeypatch.setenv("GREENOPS_OPS_DIR", str(ops))
+    monkeypatch.setenv("GREENOPS_DBT_DIR", str(_ROOT / "dbt"))
+    monkeypatch.setenv("GREENOPS_EVIDENCE_GPG", "off")
+    with moved(tmp_path, "tests.e2e.gameday_only", NOVEMBER) as daemon:
+        daemon.until(lambda: len(daemon.instance.all_instigator_state()) == 1, seconds=180)
+        assert daemon.instance.get_runs_count() == 0
+        daemon.clock.move(DECEMBER)
+        made = dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE])
+        daemon.until(lambda: daemon.instance.get_runs_count(made) == 1, seconds=400)
+        [run] = daemon.instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.SUCCESS
+        assert run.tags["greenops/gameday"] == "2026-12"
+        assert run.tags["dagster/run_key"] == "gameday:2026-12"
+        # An hour later it is asked again, and not held again.
+        daemon.clock.move(DECEMBER.replace(hour=10))
+        log = tmp_path / "logs" / "dagster-daemon.log"
+        daemon.until(lambda: "2026-12 was held" in log.read_text(encoding="utf-8"), seconds=120)
+        assert daemon.instance.get_runs_count() == 1
+    lake = wiring.lake(load_settings())
+    drills = lake.query(
+        "select gameday, scenario, primary_region, verdict, began_at, bundle from recovery_drills order by all"
+    ).to_pylist()
+    assert {row["gameday"] for row in drills} == {"2026-12"}
+    assert sorted((row["scenario"], row["primary_region"], row["verdict"]) for row in drills) == [
+        ("kill", "eu-central-1", "passed"),
+        ("kill", "us-east-1", "passed"),
+        ("stall", "us-east-1", "missed as intended"),
+    ]
+    assert {row["began_at"].date().isoformat() for row in drills} == {"2026-12-01"}
+    assert all(row["bundle"] for row in drills)
+    # The scorecard shows the month.
+    card = {row["id"]: row for row in scorecard(lake, datetime(2026, 12, 1, 12, tzinfo=UTC)).to_pylist()}
+    assert [card[name]["verdict"] for name in ("J4.1", "J4.2", "J4.2-rpo", "J4.4")] == ["met"] * 4
+    [held] = lake.query(
+        "select detail from check_results where \"check\" = 'recovery/gameday:held' order by checked_at desc limit 1"
+    ).to_pylist()
+    assert held["detail"] == "held: 2026-12"

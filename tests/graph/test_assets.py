@@ -30,8 +30,9 @@ def test_every_check_ran_and_passed(world: World) -> None:
         "placement/dispatches:exactly_once",
         *(f"placement/proof:{name}" for name in ("gap", "limits", "regret", "saving")),
         *(f"placement/settlements:{name}" for name in ("avoided", "settled")),
+        "recovery/gameday:restored",
     ]
-    assert len(failed) == 7
+    assert len(failed) == 8
     assert len(results) >= 50
 
 
@@ -100,7 +101,9 @@ def test_the_scorecard_shows_the_checks_of_its_own_run(world: World) -> None:
     assert verdicts["J2.1"]["verdict"] == "met"
     assert verdicts["J2.4"]["verdict"] == "met"
     assert verdicts["J2.4"]["measured"] == pytest.approx(100)
-    assert verdicts["J4.2"]["verdict"] == "not yet measured"
+    assert verdicts["J4.1"]["measured"] == 2
+    assert verdicts["J4.2"]["verdict"] == "met"
+    assert verdicts["J5.1"]["verdict"] == "not yet measured"
     assert (verdicts["J4.3"]["verdict"], verdicts["J4.3"]["measured"]) == ("met", 100)
 
 
@@ -158,7 +161,7 @@ def test_a_result_is_kept_where_its_evidence_cannot_be_filed_and_the_reason_is_c
 def test_the_report_is_there_and_says_that_it_is_sample_data(world: World) -> None:
     html = (world.home / "reports" / "carbon.html").read_text(encoding="utf-8")
     assert "Sample data." in html
-    assert sorted(p.name for p in (world.home / "reports").iterdir()) == ["carbon.html", "finops"]
+    assert sorted(p.name for p in (world.home / "reports").iterdir()) == ["carbon.html", "finops", "recovery.html"]
     # Three months, of each a statement per tenant.
     months = [p for p in (world.home / "reports" / "finops").iterdir() if p.is_dir()]
     assert [len(list(p.glob("*.html"))) for p in months] == [8, 8, 8]

@@ -10,11 +10,13 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 
 from greenops_pipelines import wiring
 from greenops_pipelines.definitions import defs
+from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
 from sensors.carbon import carbon_hourly, forecast_hourly
 from sensors.cost import finops_report_monthly, finops_report_weekly
 from sensors.graph import declarations_changed
 from sensors.maintenance import maintenance, maintenance_daily
+from sensors.recovery import gameday_monthly
 from tests.graph.conftest import World, materialise, newest_day
 
 MARTS = {
@@ -38,10 +40,12 @@ MISSING = {
     *(f"carbon/{name}" for name in ("forecast", "forecast_scores")),
     *(f"placement/{name}" for name in ("requests", "dispatches", "attempts", "proof")),
     *BILLS,
+    *(f"recovery/{name}" for name in ("gameday", "steps", "replica")),
+    "report/recovery",
 }
 """What a home without it asks for, once declarations and a day of data are there."""
 DECLARED = [
-    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads", "cost", "budgets", "units")),
+    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads", "gamedays", "cost", "budgets", "units")),
     *(dg.AssetKey(["slo", key]) for key in ("definitions", "rules", "certificates")),
     dg.AssetKey(["carbon", "emission_factors"]),
 ]
@@ -79,6 +83,42 @@ def test_reports_are_asked_for_by_the_name_of_what_has_ended() -> None:
     week = tick(finops_report_weekly, datetime(2027, 1, 4, 6, 23, tzinfo=UTC))
     assert (month.run_key, week.run_key) == ("finops_report:2026-12", "finops_report:2026-W53")
     assert month.run_config == {"ops": {"cost__report": {"config": {"period": "2026-12"}}}}
+
+
+_GAMEDAYS = """
+gameday: {weekday: tuesday, week: 1, hour: 9}
+rotation: [hang]
+databases: [{name: platform-us, primary: us-east-1, standby: eu-central-1, tenants: [bluefield-retail]}]
+replica: {home_region: eu-central-1, region: eu-west-1}
+"""
+
+
+def test_the_gameday_of_a_month_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first Tuesday of December 2026 is the 1st, at nine."""
+    settings = load_settings()
+    for name in ("regions.yaml", "tenants.yaml"):
+        (tmp_path / name).write_bytes((settings.ops_dir / name).read_bytes())
+    (tmp_path / "gamedays.yaml").write_text(_GAMEDAYS, encoding="utf-8")
+    monkeypatch.setenv("GREENOPS_OPS_DIR", str(tmp_path))
+    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path / "home"))
+
+    def ask(at: datetime) -> tuple[str | None, str | None]:
+        context = dg.build_schedule_context(scheduled_execution_time=at, resources={"platform": Platform()})
+        found = gameday_monthly.evaluate_tick(context)
+        if not found.run_requests:
+            return None, found.skip_message
+        [request] = found.run_requests
+        config = request.run_config["ops"]["recovery_gameday"]["config"]["month"]
+        assert request.tags["greenops/gameday"] == config
+        return request.run_key, config
+
+    before = datetime(2026, 12, 1, 8, 7, tzinfo=UTC)
+    assert ask(before) == (None, "the one of 2026-11 is too long ago to be made up for; the next one is on 2026-12-01")
+    assert ask(datetime(2026, 12, 1, 9, 7, tzinfo=UTC)) == ("gameday:2026-12", "2026-12")
+    # The same key for the rest of the day, another one where it was not held by the next.
+    assert ask(datetime(2026, 12, 1, 17, 7, tzinfo=UTC)) == ("gameday:2026-12", "2026-12")
+    assert ask(datetime(2026, 12, 2, 0, 7, tzinfo=UTC)) == ("gameday:2026-12:2026-12-02", "2026-12")
+    assert ask(datetime(2026, 12, 9, 0, 7, tzinfo=UTC))[0] is None
 
 
 def test_the_same_tick_twice_has_the_same_key() -> None:
@@ -189,8 +229,8 @@ def test_a_failed_blocking_check_stops_what_follows_it(tmp_path: Path, monkeypat
             ),
         )
         instance.report_runless_asset_event(failed)
-        # Bills are read whatever the regions are; what weighs them with a grid is not.
-        assert requested(instance)[0] == BILLS
+        # Bills are read whatever the regions are; what weighs them with a grid is not. Drills hang on ops/gamedays, which is sound.
+        assert requested(instance)[0] == {*BILLS, "recovery/gameday", "recovery/steps"}
 
 
 def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:

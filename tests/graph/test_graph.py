@@ -38,6 +38,7 @@ evidence/scorecard <- report/carbon report/scorecard
 lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost/charge_carbon cost/commitments_monthly cost/forecasts_daily cost/periods cost/reconciliation cost/units_daily placement/avoided_monthly placement/proof slo/certificates
 ops/budgets <- ops/tenants
 ops/cost <- ops/tenants
+ops/gamedays <- ops/regions ops/tenants
 ops/regions <-
 ops/tenants <- ops/regions
 ops/units <- ops/tenants
@@ -49,7 +50,11 @@ placement/plan <- carbon/outlook ops/regions ops/tenants placement/requests
 placement/proof <- carbon/emission_factors carbon/intensity ops/regions
 placement/requests <- ops/regions ops/tenants ops/workloads
 placement/settlements <- carbon/intensity ops/regions placement/attempts placement/dispatches
+recovery/gameday <- ops/gamedays
+recovery/replica <- evidence/bundles lake/warehouse
+recovery/steps <- ops/gamedays
 report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily placement/avoided_monthly report/scorecard
+report/recovery <- ops/gamedays recovery/gameday recovery/replica recovery/steps
 report/scorecard <- evidence/bundles lake/warehouse
 slo/certificates <- slo/definitions slo/rules
 slo/definitions <-
@@ -100,9 +105,12 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "finops_report_weekly",
         "forecast_hourly",
         "forecast_scores_daily",
+        "gameday_monthly",
         "maintenance_daily",
         "placement_hourly",
         "placement_proof_weekly",
+        "recovery_copy_hourly",
+        "recovery_daily",
         "slo_daily",
     }
     assert set(sensors) == {

@@ -55,7 +55,9 @@ def test_both_directions_with_a_control_as_json(settings: Settings) -> None:
     assert control["rpo_s"] > control["objective_s"] == 1
     # Each has a bundle that verifies; the controls are apart, in the lake too.
     lake = wiring.lake(settings)
-    rows = lake.query("select drill, is_negative_control, bundle, verdict from recovery_drills order by drill").to_pylist()
+    rows = lake.query(
+        "select drill, is_negative_control, bundle, verdict from recovery_drills order by drill"
+    ).to_pylist()
     assert {row["bundle"] for row in rows} == {each["bundle"] for each in (*drills, control)}
     assert [row["drill"] for row in rows if row["is_negative_control"]] == [control["drill"]]
     assert not list((settings.recovery / "drills").iterdir())
@@ -70,7 +72,10 @@ def test_both_directions_with_a_control_as_json(settings: Settings) -> None:
     fault = next(event["t"] for event in events if event["event"] == "fault")
     fenced = next(event["t"] for event in events if event["event"] == "end" and event["step"] == "fence")
     failback = next(event["t"] for event in events if event["event"] == "begin" and event["step"] == "rewind")
-    kept = {name: {int(number): digest for number, digest in rows.items()} for name, rows in json.loads(files["kept.json"]).items()}
+    kept = {
+        name: {int(number): digest for number, digest in rows.items()}
+        for name, rows in json.loads(files["kept.json"]).items()
+    }
     counted = account(
         ledger.read(settings.home / "ledger.jsonl"),
         "us-east-1", "eu-central-1", fault, fenced, kept["failover"], failback, kept["failback"],
@@ -98,7 +103,10 @@ def test_dry_run_says_what_would_be_drilled_and_drills_nothing(settings: Setting
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--scenario", "earthquake"], "--scenario: found 'earthquake', allowed: kill, hang, partition, stall, planned"),
+        (
+            ["--scenario", "earthquake"],
+            "--scenario: found 'earthquake', allowed: kill, hang, partition, stall, planned",
+        ),
         (["--scenario", ""], "--scenario: found nothing, allowed: kill"),
         (["--database", "orders"], "--database: found 'orders', allowed: platform-us, platform-eu"),
         (["--rate", "0"], "--rate: found 0, allowed: 0.1 to 2000"),
@@ -171,7 +179,9 @@ _EACH_TIME = ("set_up", "fault", "promote", "rewind", "rejoin")
 @pytest.mark.parametrize(
     "step", [step if step in _EACH_TIME else pytest.param(step, marks=pytest.mark.soak) for step in _STEPS]
 )
-def test_drill_that_was_killed_is_cleaned_up_and_filed_as_aborted(settings: Settings, tmp_path: Path, step: str) -> None:
+def test_drill_that_was_killed_is_cleaned_up_and_filed_as_aborted(
+    settings: Settings, tmp_path: Path, step: str
+) -> None:
     _kill_at(settings, f'"step":"{step}"')
     [place] = (settings.recovery / "drills").iterdir()
     begun = [json.loads(line) for line in (place / "events.jsonl").read_bytes().splitlines()]
@@ -214,7 +224,9 @@ def test_drill_that_was_killed_while_it_was_filed_is_filed_once(settings: Settin
 
 def _kill_at(settings: Settings, what: str, in_names: bool = False) -> None:
     """Starts a drill and sends SIGKILL as soon as that stands in its event log, or a file of that name is there."""
-    process = subprocess.Popen([sys.executable, str(_HOLD), "kill"], cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)})
+    process = subprocess.Popen(
+        [sys.executable, str(_HOLD), "kill"], cwd=_ROOT, env=os.environ | {"PYTHONPATH": str(_ROOT)}
+    )
     try:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
@@ -235,8 +247,19 @@ def test_figures_of_a_drill_are_those_of_its_row(settings: Settings) -> None:
     [filed] = wiring.hold_gameday(settings, wanted).drills
     [row] = wiring.lake(settings).query("select * from recovery_drills").to_pylist()
     told = asdict(filed.result)
-    for name in ("rto_s", "rpo_s", "lost_writes", "acked_writes", "failback_s", "client_outage_s", "verdict", "health_checks"):
+    for name in (
+        "rto_s",
+        "rpo_s",
+        "lost_writes",
+        "acked_writes",
+        "failback_s",
+        "client_outage_s",
+        "verdict",
+        "health_checks",
+    ):
         assert row[name] == told[name]
-    steps = wiring.lake(settings).query("select step, seconds, outcome from recovery_steps order by position").to_pylist()
+    steps = (
+        wiring.lake(settings).query("select step, seconds, outcome from recovery_steps order by position").to_pylist()
+    )
     assert [step["step"] for step in steps] == [step["step"] for step in told["steps"]]
     assert {step["outcome"] for step in steps} == {"done"}
