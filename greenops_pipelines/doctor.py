@@ -47,6 +47,8 @@ def examine() -> list[Finding]:
         ("resource usage", _usage),
         ("bills", _bills),
         ("warehouse", _warehouse),
+        ("drills", _drills),
+        ("second copy", _second_copy),
         ("kubernetes", _kubernetes),
         ("UI port", _port),
     ]
@@ -194,6 +196,43 @@ def _warehouse(settings: Settings) -> Finding:
             "delete it and run: greenops run --select lake/warehouse",
         )
     return Finding("warehouse", "fine", str(settings.warehouse))
+
+
+def _drills(settings: Settings) -> Finding:
+    from greenops_pipelines.process import postgres
+    from greenops_pipelines.recovery.calendar import coming
+
+    declared = wiring.gamedays(settings)
+    [(day, scenarios)] = coming(declared, datetime.now(UTC), 1)
+    own = [database.name for database in declared.databases if database.clusters is not None]
+    acting = [d.name for d in declared.databases if d.clusters is not None and d.clusters.mode == "act"]
+    using = postgres.programs()
+    parent = settings.home
+    while not parent.exists():
+        parent = parent.parent
+    postgres.prefix(parent)
+    said = f"next GameDay {day:%Y-%m-%d} ({', '.join(scenarios)}); {len(declared.databases)} databases"
+    if not own:
+        return Finding(
+            "drills",
+            "missing",
+            f"{said}, all of them stand-ins on PostgreSQL {using.version} of this machine",
+            "name clusters of yours in ops/gamedays.yaml (docs/recovery.md); they are looked at, and moved with mode: act",
+        )
+    return Finding("drills", "fine", f"{said}; yours: {', '.join(own)}, of which {', '.join(acting) or 'none'} acts")
+
+
+def _second_copy(settings: Settings) -> Finding:
+    region = wiring.gamedays(settings).replica.region
+    if not settings.replica_url:
+        detail = f"in the home itself, which is lost with it; declared for {region}"
+        return Finding("second copy", "missing", detail, "GREENOPS_REPLICA_URL=<folder elsewhere or s3://bucket/prefix>")
+    if not settings.replica_url.startswith("s3://"):
+        return Finding("second copy", "fine", f"{settings.replica_url}, declared to lie in {region}")
+    real = wiring.vault(settings).region()
+    if real not in (None, region):
+        return Finding("second copy", "broken", f"{settings.replica_url} lies in {real}, declared: {region}")
+    return Finding("second copy", "fine", f"{settings.replica_url} in {real}")
 
 
 def _kubernetes(settings: Settings) -> Finding:

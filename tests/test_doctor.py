@@ -26,6 +26,8 @@ SUBJECTS = [
     "resource usage",
     "bills",
     "warehouse",
+    "drills",
+    "second copy",
     "kubernetes",
     "UI port",
 ]
@@ -65,6 +67,8 @@ def test_a_fresh_home_lacks_data_and_a_run_and_is_not_broken() -> None:
         "resource usage": "missing",
         "bills": "missing",
         "warehouse": "missing",
+        "drills": "missing",
+        "second copy": "missing",
         "kubernetes": "missing",
     }
     assert all(f.advice for f in found if f.state != "fine")
@@ -74,7 +78,7 @@ def test_a_fresh_home_lacks_data_and_a_run_and_is_not_broken() -> None:
     assert finding("carbon intensity").detail == "sample data for 12 zones"
 
 
-@pytest.mark.parametrize("subject", ["carbon intensity", "resource usage", "kubernetes"])
+@pytest.mark.parametrize("subject", ["carbon intensity", "resource usage", "second copy", "kubernetes"])
 def test_the_advice_is_a_line_that_can_be_added(subject: str) -> None:
     assert re.fullmatch(r"GREENOPS_[A-Z_]+=\S.*", finding(subject).advice)
 
@@ -229,6 +233,14 @@ def test_each_regions_cluster_is_asked(tmp_path: Path, monkeypatch: pytest.Monke
     )
     cluster.stop()
     assert finding("kubernetes").state == "broken"
+
+
+def test_a_second_copy_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GREENOPS_REPLICA_URL", str(tmp_path / "elsewhere"))
+    found = finding("second copy")
+    assert (found.state, found.detail) == ("fine", f"{tmp_path / 'elsewhere'}, declared to lie in eu-west-1")
+    # It looks, and makes nothing.
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_port_in_use_is_named_with_another_one(free_port: int) -> None:
