@@ -169,7 +169,7 @@ class Drill:
                     f"{cluster.primary}: found no acknowledged write; there is no steady state to break"
                 )
             first, since = load.acknowledged(cluster.primary), self._log.clock
-            time.sleep(spec.steady_seconds)
+            load.go_on_for(spec.steady_seconds)
             acked, seconds = load.acknowledged(cluster.primary) - first, self._log.clock - since
             self._times.steady, self._times.steady_acked = seconds, acked
             step.notes["acknowledged_per_s"] = round(acked / seconds, 2)
@@ -220,7 +220,7 @@ class Drill:
             if spec.scenario == "stall":
                 cluster.fault("stall")
                 self._log.add("stalled", seconds=spec.stall_seconds)
-                time.sleep(spec.stall_seconds)
+                load.go_on_for(spec.stall_seconds)
                 self._times.fault = self._log.add("fault", kind="kill")
                 cluster.fault("kill")
             else:
@@ -265,7 +265,7 @@ class Drill:
                     f"{cluster.standby}: found no acknowledged write {_FIRST_WRITE_SECONDS:g} s after the failover"
                 )
         self.progress("failed over")
-        time.sleep(_AFTER_SECONDS)
+        load.go_on_for(_AFTER_SECONDS)
         if self.spec.fails_back and not self.spec.is_negative_control:
             with self._step("verify"):
                 self._kept["failover"] = self._survivors(cluster, cluster.standby)

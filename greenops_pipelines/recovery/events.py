@@ -5,6 +5,7 @@ It is what is left of a drill that was killed: what it was, how far it came, wha
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -63,7 +64,7 @@ class Events:
                 os.write(self._descriptor, data)
                 os.fsync(self._descriptor)
         except OSError as error:
-            kind = TransientError if error.errno == 28 else PermanentError
+            kind = TransientError if error.errno == errno.ENOSPC else PermanentError
             raise kind(f"{self._path}: the drill's log cannot be kept: {error.strerror}; free some room") from error
         return at
 

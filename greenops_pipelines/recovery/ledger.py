@@ -7,6 +7,7 @@ disk before the next step is taken; writers that come together share one fsync. 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -75,7 +76,7 @@ class Ledger:
                     continue
                 self._sync()
             if self._fault is not None:
-                kind = TransientError if self._fault.errno == 28 else PermanentError
+                kind = TransientError if self._fault.errno == errno.ENOSPC else PermanentError
                 raise kind(f"{self._path}: the write ledger cannot be kept: {self._fault.strerror}; free some room")
 
     def _sync(self) -> None:

@@ -94,6 +94,13 @@ class Load:
             )
             return self._acknowledged.get(region, 0) > more_than
 
+    def go_on_for(self, seconds: float) -> None:
+        """Lets the load run; raises at once what broke a client."""
+        with self._change:
+            self._change.wait_for(lambda: self._fault is not None, seconds)
+        if self._fault is not None:
+            raise self._fault
+
     def probe(self, client: Client, seconds: float) -> Answer:
         """One write of the probe, over a connection of its own, noted as any other."""
         return self._write(client, PROBE, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from greenops_pipelines.errors import PermanentError, TransientError
 from greenops_pipelines.recovery import events
 from greenops_pipelines.recovery.declared import Database, Scenario
 
@@ -120,8 +122,12 @@ def told(spec: Spec) -> dict[str, Any]:
 def put_json(path: Path, document: Mapping[str, Any]) -> None:
     """Whole or not at all."""
     temporary = path.with_suffix(".new")
-    with temporary.open("w", encoding="utf-8") as stream:
-        json.dump(document, stream, indent=1, ensure_ascii=False, allow_nan=False)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            json.dump(document, stream, indent=1, ensure_ascii=False, allow_nan=False)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        kind = TransientError if error.errno == errno.ENOSPC else PermanentError
+        raise kind(f"{path}: cannot be kept: {error.strerror}; free some room") from error

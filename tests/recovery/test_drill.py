@@ -1,18 +1,32 @@
 """Drills on two real PostgreSQL servers: what each scenario costs, and that nothing is left of it."""
 
+import contextlib
 import json
+import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from greenops_pipelines.errors import PermanentError
+from greenops_pipelines.errors import PermanentError, TransientError
 from greenops_pipelines.recovery import ledger
 from greenops_pipelines.recovery.cluster import EmbeddedCluster
+from greenops_pipelines.recovery.drill import Drill
 from greenops_pipelines.recovery.events import read as read_events
-from tests.recovery.small_drills import ATLANTIC, EU, US, left_running, listening, run, spec
+from tests.recovery.small_drills import ATLANTIC, EU, RESIDENCY, US, left_running, listening, run, spec
 
 _FAILOVER = ["fence", "promote", "route", "first_write", "verify"]
-_FAILBACK = ["rewind", "catch_up", "switch_back", "route_back", "first_write_back", "rejoin", "verify_again", "take_down"]
+_FAILBACK = [
+    "rewind",
+    "catch_up",
+    "switch_back",
+    "route_back",
+    "first_write_back",
+    "rejoin",
+    "verify_again",
+    "take_down",
+]
 
 
 def _steps(result) -> list[str]:  # type: ignore[no-untyped-def]
@@ -170,8 +184,6 @@ def test_write_that_a_fenced_primary_acknowledges_is_found(tmp_path: Path) -> No
         whole = cluster.promote
 
         def promote() -> None:
-            import time
-
             time.sleep(0.5)
             whole()
 
@@ -205,3 +217,53 @@ def test_bound_data_is_not_drilled_to_a_region_outside_its_area(tmp_path: Path) 
 def test_load_keeps_its_rate(tmp_path: Path) -> None:
     result = run(tmp_path, spec("planned", rate=40, steady_seconds=2))
     assert result.throughput_per_s == pytest.approx(40, rel=0.1)
+
+
+def test_disk_without_room_for_two_servers_is_named_before_anything_is_made(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        result = run(tmp_path, spec("kill"))
+        assert result.verdict == "aborted"
+        assert "found 63 MB free, allowed: 1,024 MB" in result.deficiencies[0].replace("64 MB", "63 MB")
+        assert not (tmp_path / US).exists()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_disk_that_fills_up_under_the_ledger_aborts_the_drill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("nothing may be mounted here")
+    # The servers lie where there is room; the drill's own files do not.
+    elsewhere = tmp_path.parent / "servers"
+    elsewhere.mkdir()
+    try:
+        drill = Drill(
+            spec("kill", rate=400, steady_seconds=600),
+            tmp_path,
+            RESIDENCY,
+            lambda each, _folder, noted: EmbeddedCluster(
+                elsewhere, each.database.primary, each.database.standby, False, 0.0, noted
+            ),
+        )
+        threading.Timer(6, _fill, [tmp_path]).start()
+        begun = time.monotonic()
+        with pytest.raises(TransientError, match="cannot be kept: No space left on device; free some room"):
+            drill.run()
+        assert time.monotonic() - begun < 40
+        assert left_running(elsewhere) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def _fill(folder: Path) -> None:
+    with contextlib.suppress(OSError), (folder / "filler").open("wb") as stream:
+        while True:
+            stream.write(b"0" * 4096)
+            stream.flush()
