@@ -219,6 +219,7 @@ def _finish(console: Console, settings: Settings, seconds: float) -> None:
     from greenops_pipelines import wiring
     from greenops_pipelines.report.carbon import FILE_NAME
     from greenops_pipelines.report.finops import FOLDER
+    from greenops_pipelines.report.recovery import FILE_NAME as RECOVERY
     from greenops_pipelines.report.scorecard import scorecard
 
     show_scorecard(scorecard(wiring.lake(settings), datetime.now(UTC)))
@@ -228,7 +229,7 @@ def _finish(console: Console, settings: Settings, seconds: float) -> None:
 
     console.print(f"done in {seconds:.0f} s")
     finops = sorted((settings.reports / FOLDER).glob("*.html"))
-    for path in (settings.reports / FILE_NAME, *finops):
+    for path in (settings.reports / FILE_NAME, settings.reports / RECOVERY, *finops):
         if path.exists():
             console.print(f"report   {near(path)}", soft_wrap=True)
     console.print(
