@@ -135,6 +135,8 @@ def _place(detail: Any, root: yaml.Node, allowed: Allowed) -> tuple[int, str, st
     if kind in ("value_error", "assertion_error"):
         words = str(detail["msg"]).split(", ", 1)[-1]
         return line, field, tree.shown_value(node) if isinstance(node, yaml.ScalarNode) else "", words
+    if kind == "secret":
+        return line, field, "a value that is not shown", str(detail["msg"])
     if kind == "missing":
         return line, field, "nothing", allowed.at(location)
     if kind == "extra_forbidden":

@@ -91,11 +91,18 @@ def account(
     if last is not None:
         faults += _impossible(writes, last)
         gone = set(found.lost)
-        must = [write for write in (*before, *after, *back) if write.id not in gone]
+        # Once the way back was begun, what was looked at before it says nothing of what came later.
+        later = (*after, *back) if after_failback is not None or failback_at is None else ()
+        must = [write for write in (*before, *later) if write.id not in gone]
         if missing := [write.id for write in must if write.id not in last]:
             faults.append(f"{len(missing)} acknowledged writes that had survived are gone, such as {missing[0]}")
     if risen := sorted(set(found.lost) & set(after_failback or ())):
         faults.append(f"{len(risen)} writes that the failover had lost are back, such as {risen[0]}")
+    placed = len(before) + len(after) + len(back)
+    if placed != len(acked):
+        faults.append(
+            f"{len(acked) - placed} acknowledged writes are of neither region, so nobody held them against anything"
+        )
     late = [write for write in before if fenced_at is not None and write.begun > fenced_at]
     if late:
         faults.append(f"{primary} acknowledged {len(late)} writes that were begun after it had been fenced")

@@ -41,7 +41,7 @@ def coming(declared: GameDays, now: datetime, months: int) -> list[tuple[date, t
 
 
 def missed(declared: GameDays, held: Collection[str], since: datetime, now: datetime) -> list[str]:
-    """Months whose GameDay began after `since` and was not held within a day, up to now; at most the last twelve."""
+    """Months whose GameDay began after `since`, more than a day ago, and that have none; of the last twelve."""
     last = now - timedelta(days=1)
     month, found = now.date().replace(day=1), []
     for _ in range(12):
@@ -75,6 +75,8 @@ def due_now(declared: GameDays, held: Collection[str], now: datetime) -> Due:
         return Due(
             None, f"the one of {month} is too long ago to be made up for; the next one is on {upcoming:%Y-%m-%d}"
         )
+    if now.date() != begun.date() and now.hour < declared.gameday.hour:
+        return Due(None, f"{month} is made up for at {declared.gameday.hour:02}:00Z, the hour of GameDays")
     day = "" if now.date() == begun.date() else f":{now:%Y-%m-%d}"
     return Due(month, f"{month} is due since {begun:%Y-%m-%d %H:%M}Z", f"gameday:{month}{day}")
 

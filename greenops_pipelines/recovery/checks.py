@@ -114,7 +114,7 @@ def directions(lake: Lake, now: datetime) -> Measurement:
     """J4.1: directions between two areas in which a failover and its failback were drilled, health checks made before."""
     rows = lake.query(
         f"""
-        select d.primary_region || ' -> ' || d.standby_region as direction, count(*)::bigint as drills, min(d.health_checks)::bigint as checks
+        select d.primary_region || ' -> ' || d.standby_region as direction, p.residency as here, s.residency as there, count(*)::bigint as drills
         from {_DRILLS} as d
         join regions as p on p.region = d.primary_region
         join regions as s on s.region = d.standby_region
@@ -124,9 +124,10 @@ def directions(lake: Lake, now: datetime) -> Measurement:
         """,
         [now - WINDOW],
     ).to_pylist()
+    ways = {(row["here"], row["there"]) for row in rows}
     return Measurement(
         check="recovery/gameday:directions",
-        measured=float(len(rows)),
+        measured=float(max((1 + ((b, a) in ways) for a, b in ways), default=0)),
         target=2,
         comparison="==",
         unit="directions",
@@ -202,7 +203,10 @@ def can_fail(lake: Lake) -> Measurement:
     rows = lake.query(
         f"select drill, verdict, rpo_s, rpo_objective_s, lost_writes from {_DRILLS} where is_negative_control order by began_at desc limit 1"
     ).to_pylist()
-    known = rows[0] if rows and rows[0]["rpo_s"] is not None else None
+    known = rows[0] if rows and rows[0]["verdict"] in ("missed as intended", "not missed") else None
+    broken = (
+        f"drill {rows[0]['drill']} is no answer: {rows[0]['verdict']}" if rows else "no negative control has been run"
+    )
     return Measurement(
         check="recovery/gameday:can_fail",
         measured=known["rpo_s"] if known else None,
@@ -211,7 +215,7 @@ def can_fail(lake: Lake) -> Measurement:
         unit="seconds",
         detail=f"drill {known['drill']} lost {known['lost_writes']:,} writes on purpose: {known['verdict']}"
         if known
-        else "no negative control has been run",
+        else broken,
         missing=None if known else "a negative control",
     )
 
@@ -258,6 +262,8 @@ def restored(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
         detail=f"drill {known['drill']}: {known['verdict']}, the copy was {known['rpo_s'] / 60:.1f} minutes old (objective {known['rpo_objective_s'] / 60:g})"
         + "".join(f"; {each}" for each in _lines(known["deficiencies"]))
         if known
+        else f"drill {rows[0]['drill']}: {rows[0]['verdict']}; {'; '.join(_lines(rows[0]['deficiencies']))}"
+        if rows
         else "no restore has been drilled",
         missing=None if known else "a drill of the scenario restore",
     )

@@ -5,15 +5,15 @@ Not here: drilling it, and what other files say of regions and tenants (handed i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from greenops_pipelines import ops
 from greenops_pipelines.errors import BadInput, ResidencyViolation
@@ -24,7 +24,6 @@ Scenario = Literal["kill", "hang", "partition", "stall", "planned", "corrupt-sta
 SCENARIOS: tuple[Scenario, ...] = ("kill", "hang", "partition", "stall", "planned", "corrupt-standby", "restore")
 
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_PASSWORD = re.compile(r"(?i)\bpassword\s*=|^\w+://[^/@]*:[^/@]*@")
 
 
 class Calendar(OpsModel):
@@ -72,8 +71,17 @@ class Server(OpsModel):
     @field_validator("dsn")
     @classmethod
     def _no_password(cls, value: str) -> str:
-        if _PASSWORD.search(value):
-            raise ValueError("a DSN without a password, which belongs into libpq's password file (PGPASSFILE)")
+        # Imported late: whoever declares no servers of their own needs no client library.
+        from psycopg import OperationalError, pq
+
+        try:
+            given = [option for option in pq.Conninfo.parse(value.encode()) if option.val]
+        except OperationalError:
+            raise PydanticCustomError("secret", "a DSN as libpq reads it") from None
+        if any(option.dispchar == b"*" for option in given):
+            raise PydanticCustomError(
+                "secret", "a DSN without a password, which belongs into libpq's password file (PGPASSFILE)"
+            )
         return value
 
 
@@ -134,7 +142,7 @@ class GameDays(OpsModel):
     objectives: Objectives = Objectives.model_validate({})
     drill: Conditions = Conditions.model_validate({})
     rotation: tuple[Scenario, ...] = ("hang", "partition", "stall", "planned")
-    curve: tuple[float, ...] = (10, 100, 400)
+    curve: tuple[Annotated[float, Field(ge=0.1, le=2000)], ...] = (10, 100, 400)
     databases: tuple[Database, ...] = Field(min_length=1)
     replica: Replica
 
@@ -211,12 +219,16 @@ def read_gamedays(ops_dir: Path, residency: Residency) -> GameDays:
                 try:
                     residency.refuse(database, region)
                 except ResidencyViolation as error:
-                    faults.append(document.fault((*at, field), str(error).partition("allowed: ")[2] + f" ({error})"))
+                    why, _, allowed = str(error).partition(", allowed: ")
+                    faults.append(document.fault((*at, field), f"{allowed or 'another region'} ({why})"))
         if database.primary == database.standby:
             faults.append(document.fault((*at, "standby"), "another region than the primary's"))
     for field in ("home_region", "region"):
         if getattr(value.replica, field) not in residency.areas:
             faults.append(document.fault(("replica", field), f"a region of regions.yaml: {regions}"))
+    # Whether all tenants' rows may be there is asked by the copy: where they may not, databases are drilled all the same.
+    if value.replica.region == value.replica.home_region:
+        faults.append(document.fault(("replica", "region"), "another region than home_region"))
     ops.refuse(faults)
     return value
 

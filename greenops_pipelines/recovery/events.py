@@ -43,6 +43,7 @@ class Events:
         self._began = time.monotonic()
         self._wall = time.time()
         self._step: Step | None = None
+        self._fault: OSError | None = None
 
     @property
     def clock(self) -> float:
@@ -61,9 +62,15 @@ class Events:
         data = json.dumps(line, separators=(",", ":"), allow_nan=False).encode() + b"\n"
         try:
             with self._lock:
-                os.write(self._descriptor, data)
+                if self._fault is not None:
+                    # What was written after half a line could not be read.
+                    raise self._fault
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
                 os.fsync(self._descriptor)
         except OSError as error:
+            self._fault = error
             kind = TransientError if error.errno == errno.ENOSPC else PermanentError
             raise kind(f"{self._path}: the drill's log cannot be kept: {error.strerror}; free some room") from error
         return at

@@ -56,12 +56,13 @@ def judged(
             times.failback,
             kept.get("failback"),
         )
-        if "failover" in kept:
+        if "failover" in kept and not spec.is_negative_control:
             deficiencies += _shortcomings(spec, counted)
     if verdict == "passed" and deficiencies:
         verdict = "failed"
     if spec.is_negative_control and counted is not None and "failover" in kept:
-        verdict, deficiencies = _of_control(spec, counted)
+        verdict, found = _of_control(spec, counted)
+        deficiencies = [*deficiencies, *found]
     moved = clock_moved
     if abs(moved) > _MOVED_SECONDS:
         deficiencies.append(
@@ -116,9 +117,9 @@ def _failback_outage(spec: Spec, times: Times, writes: list[Write]) -> float | N
 def _shortcomings(spec: Spec, counted: Account) -> list[str]:
     found = list(counted.faults)
     if counted.rto_s is not None and counted.rto_s > spec.rto_objective_s:
-        found.append(f"RTO missed: {counted.rto_s:.1f} s, the objective is {spec.rto_objective_s:g} s")
+        found.append(f"RTO missed: {round(counted.rto_s, 4):.10g} s, the objective is {spec.rto_objective_s:g} s")
     if counted.rpo_s > spec.rpo_objective_s:
-        found.append(f"RPO missed: {counted.rpo_s:.2f} s, the objective is {spec.rpo_objective_s:g} s")
+        found.append(f"RPO missed: {round(counted.rpo_s, 4):.10g} s, the objective is {spec.rpo_objective_s:g} s")
     if counted.lost_writes and (spec.sync or spec.scenario == "planned"):
         how = "a planned switchover" if spec.scenario == "planned" else "synchronous replication"
         found.append(f"{how} lost {counted.lost_writes} acknowledged writes; none may be lost")

@@ -85,22 +85,23 @@ class Ledger:
         content, upto = b"".join(self._pending), self._written
         self._pending.clear()
         self._turn.release()
-        fault = None
         try:
             rest = memoryview(content)
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
             os.fdatasync(self._descriptor)
         except OSError as error:
-            fault = error
+            self._fault = error
+        except BaseException:
+            # Lines of others may have been in it, and nobody knows how far it came.
+            self._fault = OSError(errno.EINTR, os.strerror(errno.EINTR))
+            raise
         finally:
             self._turn.acquire()
             self._is_syncing = False
-        if fault is None:
-            self._synced = upto
-        else:
-            self._fault = fault
-        self._turn.notify_all()
+            if self._fault is None:
+                self._synced = upto
+            self._turn.notify_all()
 
     def close(self) -> None:
         os.close(self._descriptor)

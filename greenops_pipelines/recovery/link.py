@@ -37,13 +37,13 @@ class Link:
         self.target = 0
         self._links = links
         self._delay = delay_seconds
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server
         self._flows: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._cut = False
 
     def route(self, target: int) -> None:
-        """New connections go to `target`; those that are open are closed, so that nobody stays behind."""
+        """New connections go to `target`; those that are open are closed, so that nobody stays behind. Ends a stall and a cut."""
         self._links.call(self._route, target)
 
     def stall(self) -> None:
@@ -97,10 +97,9 @@ class Link:
         far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self.target, limit=_CHUNK)
         try:
             async with asyncio.TaskGroup() as directions:
-                # The first that ends, ends the other: a database has no use for half a connection.
                 directions.create_task(self._one_way(reader, far_writer))
                 directions.create_task(self._one_way(far_reader, writer))
-        except* (OSError, _Ended):
+        except* OSError:
             pass
         finally:
             _abort(far_writer)
@@ -118,26 +117,23 @@ class Link:
                     await asyncio.sleep(left)
                 await self._open.wait()
                 if not chunk:
-                    raise _Ended
+                    writer.write_eof()
+                    return
                 writer.write(chunk)
                 await writer.drain()
 
         async with asyncio.TaskGroup() as both:
             both.create_task(deliver())
-            while chunk := await reader.read(_CHUNK):
-                await under_way.put((now() + self._delay, chunk))
+            # A reset comes behind what was sent before it, and a stall holds it like anything else.
+            with contextlib.suppress(OSError):
+                while chunk := await reader.read(_CHUNK):
+                    await under_way.put((now() + self._delay, chunk))
             await under_way.put((now() + self._delay, b""))
 
-    async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._close_all()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.gather(*self._flows, return_exceptions=True), 5)
-
-
-class _Ended(Exception):
-    """One side has closed, and the other has had its last byte."""
+    def _stop_listening(self) -> None:
+        for each in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(each.fileno())
+        self._close_all()
 
 
 class Links:
@@ -172,6 +168,16 @@ class Links:
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
+    async def _close(self) -> None:
+        for link in self._links:
+            link._stop_listening()
+        # What was accepted a moment ago is closed too: a server that is closed first would leave it open.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=5)
+        for link in self._links:
+            link._server.close()
+        await asyncio.sleep(0)
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -179,8 +185,7 @@ class Links:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for link in self._links:
-            self._await(link._close())
+        self._await(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

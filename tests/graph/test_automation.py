@@ -117,7 +117,11 @@ def test_the_gameday_of_a_month_is_asked_for_once(tmp_path: Path, monkeypatch: p
     assert ask(datetime(2026, 12, 1, 9, 7, tzinfo=UTC)) == ("gameday:2026-12", "2026-12")
     # The same key for the rest of the day, another one where it was not held by the next.
     assert ask(datetime(2026, 12, 1, 17, 7, tzinfo=UTC)) == ("gameday:2026-12", "2026-12")
-    assert ask(datetime(2026, 12, 2, 0, 7, tzinfo=UTC)) == ("gameday:2026-12:2026-12-02", "2026-12")
+    assert ask(datetime(2026, 12, 2, 0, 7, tzinfo=UTC)) == (
+        None,
+        "2026-12 is made up for at 09:00Z, the hour of GameDays",
+    )
+    assert ask(datetime(2026, 12, 2, 9, 7, tzinfo=UTC)) == ("gameday:2026-12:2026-12-02", "2026-12")
     assert ask(datetime(2026, 12, 9, 0, 7, tzinfo=UTC))[0] is None
 
 

@@ -1,6 +1,6 @@
 """Holds a GameDay of one scenario on the home of the environment; a process of its own, to be killed.
 
-    python hold.py SCENARIO
+python hold.py SCENARIO
 """
 
 import sys

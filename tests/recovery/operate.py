@@ -1,6 +1,6 @@
 """An operator's commands over two servers: fence, promote, failback. `state.json` beside it says where they are.
 
-    python operate.py STATE COMMAND
+python operate.py STATE COMMAND
 """
 
 import json
@@ -42,7 +42,15 @@ match sys.argv[2]:
         pass
     case "failback":
         source = standby["dsn"]
-        pg("pg_rewind", "--target-pgdata", primary["data"], "--source-server", source, "--config-file", primary["config"])
+        pg(
+            "pg_rewind",
+            "--target-pgdata",
+            primary["data"],
+            "--source-server",
+            source,
+            "--config-file",
+            primary["config"],
+        )
         start(primary, as_standby=True)
         time.sleep(1)
         pg("pg_ctl", "stop", "-D", standby["data"], "-m", "fast", "-w")

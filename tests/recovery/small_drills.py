@@ -56,7 +56,9 @@ def run(folder: Path, asked: Spec, on_cluster: Callable[[EmbeddedCluster], None]
     """Runs it in `folder`; `on_cluster` may do something to the servers once they are up."""
 
     def cluster(each: Spec, place: Path, noted: Noted) -> Any:
-        made = EmbeddedCluster(place, each.database.primary, each.database.standby, each.sync, each.wan_ms / 1000, noted)
+        made = EmbeddedCluster(
+            place, each.database.primary, each.database.standby, each.sync, each.wan_ms / 1000, noted
+        )
         if on_cluster is not None:
             whole = type(made)._set_up
 
