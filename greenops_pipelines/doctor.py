@@ -226,7 +226,9 @@ def _second_copy(settings: Settings) -> Finding:
     region = wiring.gamedays(settings).replica.region
     if not settings.replica_url:
         detail = f"in the home itself, which is lost with it; declared for {region}"
-        return Finding("second copy", "missing", detail, "GREENOPS_REPLICA_URL=<folder elsewhere or s3://bucket/prefix>")
+        return Finding(
+            "second copy", "missing", detail, "GREENOPS_REPLICA_URL=<folder elsewhere or s3://bucket/prefix>"
+        )
     if not settings.replica_url.startswith("s3://"):
         return Finding("second copy", "fine", f"{settings.replica_url}, declared to lie in {region}")
     real = wiring.vault(settings).region()

@@ -50,7 +50,12 @@ RECOVERY_DRILLS = Table(
         Column("deficiencies", _text, "What was not as it should be, one line each; null: nothing", nullable=True),
         Column("rto_s", _float, "Fault to first write acknowledged by the other region, s", nullable=True),
         Column("rpo_s", _float, "Last acknowledged write minus last survivor, s; null: unknown", nullable=True),
-        Column("client_outage_s", _float, "Last write acknowledged by the failed region to the first one by the other, s", nullable=True),
+        Column(
+            "client_outage_s",
+            _float,
+            "Last write acknowledged by the failed region to the first one by the other, s",
+            nullable=True,
+        ),
         Column("detection_s", _float, "Fault to the decision to fail over, s", nullable=True),
         Column("failback_s", _float, "Beginning of the failback to the first write at home, s", nullable=True),
         Column("lost_writes", _int, "Acknowledged writes that are gone", nullable=True),
