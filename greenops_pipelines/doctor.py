@@ -207,10 +207,10 @@ def _drills(settings: Settings) -> Finding:
     own = [database.name for database in declared.databases if database.clusters is not None]
     acting = [d.name for d in declared.databases if d.clusters is not None and d.clusters.mode == "act"]
     using = postgres.programs()
-    parent = settings.home
-    while not parent.exists():
-        parent = parent.parent
-    postgres.prefix(parent)
+    place = settings.recovery / "drills"
+    while not place.exists():
+        place = place.parent
+    postgres.prefix(place)
     said = f"next GameDay {day:%Y-%m-%d} ({', '.join(scenarios)}); {len(declared.databases)} databases"
     if not own:
         return Finding(
@@ -224,7 +224,7 @@ def _drills(settings: Settings) -> Finding:
 
 def _second_copy(settings: Settings) -> Finding:
     region = wiring.gamedays(settings).replica.region
-    if not settings.replica_url:
+    if not wiring.is_elsewhere(settings):
         detail = f"in the home itself, which is lost with it; declared for {region}"
         return Finding(
             "second copy", "missing", detail, "GREENOPS_REPLICA_URL=<folder elsewhere or s3://bucket/prefix>"

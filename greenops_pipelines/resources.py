@@ -139,7 +139,8 @@ class Platform(dg.ConfigurableResource[Any]):
         from greenops_pipelines.recovery.calendar import due_now
         from greenops_pipelines.recovery.checks import held_months
 
-        return due_now(self.gamedays(), held_months(self.lake()), now)
+        declared = self.gamedays()
+        return due_now(declared, held_months(self.lake(), declared), now)
 
     def hold_gameday(self, month: str, progress: Callable[[str], None]) -> GameDay | None:
         """That month's; without one, every direction once, or nothing where that was done in the last 35 days."""
@@ -150,10 +151,7 @@ class Platform(dg.ConfigurableResource[Any]):
 
     def copy_home(self) -> Copy:
         """The second copy of this home, taken now and written down in the lake."""
-        from greenops_pipelines.recovery.copies import record
-
-        settings = self.settings()
-        return record(self.lake(), wiring.copy_home(settings), self.gamedays(), bool(settings.replica_url))
+        return wiring.copy_home(self.settings())
 
     def slos(self) -> Slos:
         """The declared SLOs, with profiles and the metrics catalogue, checked."""

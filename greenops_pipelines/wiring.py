@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.carbon.sources import selections
 from greenops_pipelines.cost import sources as cost
+from greenops_pipelines.errors import GreenopsError
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.dbt import Project
 from greenops_pipelines.lake.storage import LocalFolder, S3Bucket, Storage
@@ -17,11 +21,14 @@ from greenops_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from greenops_pipelines.evidence.opening import Evidence
+    from greenops_pipelines.recovery.cluster import Cluster, Noted
+    from greenops_pipelines.recovery.copies import Copy
     from greenops_pipelines.recovery.declared import GameDays, Residency
     from greenops_pipelines.recovery.gameday import GameDay, Wanted
-    from greenops_pipelines.recovery.replica import Copied
-    from greenops_pipelines.recovery.results import Result
+    from greenops_pipelines.recovery.results import Result, Spec
     from greenops_pipelines.recovery.vault import Vault
+
+_log = logging.getLogger(__name__)
 
 
 def storage(settings: Settings) -> Storage:
@@ -68,22 +75,26 @@ def gamedays(settings: Settings) -> GameDays:
 
 def hold_gameday(settings: Settings, wanted: Wanted, progress: Callable[[str], None] = lambda _text: None) -> GameDay:
     """Holds a GameDay on this home."""
-    from greenops_pipelines.recovery import gameday, restoring
+    from greenops_pipelines.recovery import drill, gameday, restoring
 
     declared = gamedays(settings)
 
     def restore(name: str, folder: Path, said: Callable[[str], None]) -> tuple[Path, Result]:
         return restoring.drill(declared, name, vault(settings), lambda home: lake_in(settings, home), folder, said)
 
+    def cluster_of(spec: Spec, folder: Path, noted: Noted) -> AbstractContextManager[Cluster]:
+        return drill.cluster_of(spec, folder, noted, settings.ops_dir.parent)
+
     return gameday.hold(
         wanted,
         declared,
-        residency(settings),
+        lambda: residency(settings),
         settings.recovery,
         evidence(settings).archive,
         lake(settings),
         restore,
         progress,
+        cluster_of,
     )
 
 
@@ -95,17 +106,32 @@ def vault(settings: Settings) -> Vault:
     return open_vault(settings.replica_url or str(settings.home / "replica"), settings.s3_endpoint, region)
 
 
-def copy_home(settings: Settings) -> Copied:
-    """Takes the second copy of this home, and lets go of old ones."""
-    from greenops_pipelines.recovery import replica, replica_upkeep
+def copy_home(settings: Settings) -> Copy:
+    """Takes the second copy of this home, writes it down, and lets go of old ones."""
+    from greenops_pipelines.recovery import copies, replica, replica_upkeep
     from greenops_pipelines.recovery.replica_state import Source
 
     declared, where = gamedays(settings), residency(settings)
     place = vault(settings)
     source = Source(settings.home, declared.replica.home_region, storage(settings), evidence(settings).store)
     copied = replica.copy(source, place, declared.replica.region, where.areas, where.tenants)
-    replica_upkeep.prune(place, settings.home, copied.taken_at)
-    return copied
+    # What is there is written down before anything else can go wrong.
+    copy = copies.record(lake(settings), copied, declared, is_elsewhere(settings))
+    try:
+        replica_upkeep.prune(place, settings.home, copied.taken_at)
+    except GreenopsError as error:
+        _log.error("second copy: old ones are not let go: %s", error)
+        return replace(copy, figures={**copy.figures, "old copies not let go": str(error)})
+    return copy
+
+
+def is_elsewhere(settings: Settings) -> bool:
+    """Whether the second copy lies outside the home."""
+    if settings.replica_url.startswith("s3://"):
+        return True
+    return bool(settings.replica_url) and not Path(settings.replica_url).expanduser().resolve().is_relative_to(
+        settings.home.resolve()
+    )
 
 
 def lake_in(settings: Settings, home: Path) -> Lake:

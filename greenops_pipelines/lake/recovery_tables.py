@@ -98,7 +98,7 @@ RECOVERY_COPIES = Table(
     columns=(
         Column("snapshot", _text, "Identifier of the copy"),
         Column("home_region", _text, "Region it is a copy of"),
-        Column("region", _text, "Region it lies in"),
+        Column("region", _text, "Region it lies in; null: in the home itself, which is no second place", nullable=True),
         Column("part", _text, "lake, evidence, dagster, ..."),
         Column("files", _int, "Files in it"),
         Column("bytes", _int, "Their size"),

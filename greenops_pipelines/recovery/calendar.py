@@ -81,6 +81,15 @@ def due_now(declared: GameDays, held: Collection[str], now: datetime) -> Due:
     return Due(month, f"{month} is due since {begun:%Y-%m-%d %H:%M}Z", f"gameday:{month}{day}")
 
 
+def is_of(declared: GameDays, name: str, began: datetime) -> bool:
+    """Whether what began then can be the GameDay of that month: on its day, or in the week in which it may be made up for."""
+    try:
+        begun = begins(declared, date(int(name[:4]), int(name[5:]), 1))
+    except ValueError:
+        return False
+    return timedelta(0) <= began - begun.replace(hour=0) <= _MADE_UP_FOR + timedelta(days=1)
+
+
 def after(month: date) -> date:
     return (month.replace(day=28) + timedelta(days=4)).replace(day=1)
 

@@ -60,10 +60,12 @@ def with_runbook(lake: Lake, drill: str | None) -> str:
     return str(rows[0]["bundle"])
 
 
-def held_months(lake: Lake) -> set[str]:
-    """Months whose GameDay was held: at least one drill came to its end."""
-    rows = lake.query(f"select distinct gameday from {_DRILLS} where verdict <> 'aborted' and not is_negative_control")
-    return set(rows["gameday"].to_pylist())
+def held_months(lake: Lake, declared: GameDays) -> set[str]:
+    """Months whose GameDay was held: within a week of its day, and to its end, which is the negative control."""
+    rows = lake.query(
+        f"select gameday, began_at from {_DRILLS} where is_negative_control and verdict <> 'aborted' and gameday <> 'ad hoc'"
+    ).to_pylist()
+    return {row["gameday"] for row in rows if calendar.is_of(declared, row["gameday"], row["began_at"])}
 
 
 def newest_drill(lake: Lake) -> datetime | None:
@@ -96,17 +98,22 @@ def stored(lake: Lake, table: Table) -> Written:
 def fresh(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
     """The age of the newest second copy."""
     [row] = lake.query(
-        "select max(taken_at) as taken_at, arg_max(region, taken_at) as region, arg_max(snapshot, taken_at) as snapshot from recovery_copies"
+        "select max(taken_at) as taken_at, arg_max(struct_pack(region := region), taken_at).region as region, arg_max(snapshot, taken_at) as snapshot from recovery_copies"
     ).to_pylist()
     taken = row["taken_at"]
     return Measurement(
         check="recovery/replica:fresh",
-        measured=None if taken is None else (now - taken).total_seconds() / 60,
+        # A copy in the home goes with the home, however young it is.
+        measured=None if taken is None or row["region"] is None else (now - taken).total_seconds() / 60,
         target=declared.replica.rpo_minutes,
         comparison="<=",
         unit="minutes",
-        detail=f"{row['snapshot']} in {row['region']}" if taken else "no second copy was taken",
-        missing=None if taken else "a second copy",
+        detail=f"{row['snapshot']} in {row['region'] or 'the home itself'}" if taken else "no second copy was taken",
+        missing=None
+        if taken and row["region"]
+        else "a second place (GREENOPS_REPLICA_URL)"
+        if taken
+        else "a second copy",
     )
 
 
@@ -171,19 +178,23 @@ def rpo(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
 
 
 def sound(lake: Lake, now: datetime) -> Measurement:
-    """Drills of the window that failed, or were killed, and were not passed since on the same database and scenario."""
+    """Drills that failed or were killed and were not passed since (same database, scenario and replication), or have no evidence."""
     rows = lake.query(
         f"""
-        select d.drill, d.scenario, d.database, d.verdict, d.deficiencies
+        select d.drill, d.scenario, d.database, d.verdict, coalesce(d.deficiencies, case when d.bundle is null then 'its evidence is not filed' end) as deficiencies
         from {_DRILLS} as d
-        where d.began_at >= $1 and not d.is_negative_control and d.verdict not in {_SOUND}
+        where d.began_at <= $1 and (
+            d.bundle is null
+            or not d.is_negative_control and d.verdict not in {_SOUND}
             and not exists (
                 select 1 from {_DRILLS} as l
-                where l.database = d.database and l.scenario = d.scenario and l.began_at > d.began_at and l.verdict in {_SOUND}
+                where l.database = d.database and l.scenario = d.scenario and l.is_sync = d.is_sync and l.is_embedded = d.is_embedded
+                    and l.began_at > d.began_at and l.verdict in {_SOUND}
             )
+        )
         order by d.began_at
         """,
-        [now - WINDOW],
+        [now],
     ).to_pylist()
     first = rows[0] if rows else None
     return Measurement(
@@ -194,78 +205,92 @@ def sound(lake: Lake, now: datetime) -> Measurement:
         unit="drills",
         detail=f"{first['drill']} ({first['scenario']}, {first['database']}) {first['verdict']}: {'; '.join(_lines(first['deficiencies']))}"
         if first
-        else "each drill passed, or its like did since",
+        else "each drill passed, or its like did since, and has its evidence",
     )
 
 
-def can_fail(lake: Lake) -> Measurement:
-    """The newest negative control: it must have missed its objective, or these drills prove nothing."""
+def can_fail(lake: Lake, now: datetime) -> Measurement:
+    """The newest negative control of the window: it must have missed its objective, or these drills prove nothing."""
     rows = lake.query(
-        f"select drill, verdict, rpo_s, rpo_objective_s, lost_writes from {_DRILLS} where is_negative_control order by began_at desc limit 1"
+        f"""
+        select drill, verdict, rpo_s, rpo_objective_s, lost_writes from {_DRILLS}
+        where is_negative_control and began_at >= $1 order by began_at desc limit 1
+        """,
+        [now - WINDOW],
     ).to_pylist()
-    known = rows[0] if rows and rows[0]["verdict"] in ("missed as intended", "not missed") else None
-    broken = (
-        f"drill {rows[0]['drill']} is no answer: {rows[0]['verdict']}" if rows else "no negative control has been run"
-    )
+    newest = rows[0] if rows else None
+    if newest is None:
+        detail = "no negative control was run in the last 35 days"
+    elif newest["verdict"] == "missed as intended":
+        detail = f"drill {newest['drill']} lost {newest['lost_writes']:,} writes on purpose: {newest['verdict']}"
+    else:
+        detail = f"drill {newest['drill']} has shown no loss: {newest['verdict']}"
     return Measurement(
         check="recovery/gameday:can_fail",
-        measured=known["rpo_s"] if known else None,
-        target=known["rpo_objective_s"] if known else 10.0,
+        # Of a control that broke off, no second of loss is shown.
+        measured=None if newest is None else newest["rpo_s"] if newest["verdict"] == "missed as intended" else 0.0,
+        target=newest["rpo_objective_s"] if newest else 10.0,
         comparison=">=",
-        unit="seconds",
-        detail=f"drill {known['drill']} lost {known['lost_writes']:,} writes on purpose: {known['verdict']}"
-        if known
-        else broken,
-        missing=None if known else "a negative control",
+        unit="seconds of loss shown",
+        detail=detail,
+        missing=None if newest else "a negative control",
     )
 
 
 def held(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
     """J4.4: months that went by without a GameDay, of the last twelve, since the first drill on this home."""
-    rows = lake.query(
-        f"select gameday, min(began_at) as began_at from {_DRILLS} where not is_negative_control and verdict <> 'aborted' group by all"
-    ).to_pylist()
-    since = min((row["began_at"] for row in rows), default=None)
-    months = {row["gameday"] for row in rows}
+    [first] = lake.query(f"select min(began_at) as at from {_DRILLS} where verdict <> 'aborted'").to_pylist()
+    since = first["at"]
+    months = sorted(held_months(lake, declared))
     gaps = calendar.missed(declared, months, since, now) if since is not None else []
-    held_months = sorted(month for month in months if month[:1].isdigit())
+    dry = [d.name for d in declared.databases if d.clusters is not None and d.clusters.mode == "dry-run"]
+    looked = f"; only looked at, as their mode is dry-run: {', '.join(dry)}" if dry else ""
     return Measurement(
         check="recovery/gameday:held",
         measured=float(len(gaps)) if since is not None else None,
         target=0,
         comparison="==",
         unit="months missed",
-        detail=f"no GameDay in {', '.join(gaps)}"
+        detail=f"no GameDay in {', '.join(gaps)}{looked}"
         if gaps
-        else f"held: {', '.join(held_months[-12:]) or 'ad hoc drills only, no month is over yet'}",
+        else f"held: {', '.join(months[-12:]) or 'ad hoc drills only, no month is over yet'}{looked}",
         missing=None if since is not None else "a first drill",
-        figures={"held": len(held_months), "next": f"{calendar.coming(declared, now, 1)[0][0]:%Y-%m-%d}"},
+        figures={"held": len(months), "next": f"{calendar.coming(declared, now, 1)[0][0]:%Y-%m-%d}"},
     )
 
 
-def restored(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
-    """The newest restore of this platform into an empty home: how long it took. Its RPO stands beside it."""
+def restored(lake: Lake, now: datetime) -> Measurement:
+    """What was wrong with the newest restore of this platform into an empty home; a missed RTO or RPO is such a thing."""
     rows = lake.query(
         f"""
-        select drill, verdict, rto_s, rpo_s, rpo_objective_s, deficiencies from {_DRILLS}
+        select drill, verdict, rto_s, rto_objective_s, rpo_s, rpo_objective_s, deficiencies from {_DRILLS}
         where scenario = 'restore' and began_at >= $1 order by began_at desc limit 1
         """,
         [now - timedelta(days=400)],
     ).to_pylist()
-    known = rows[0] if rows and rows[0]["rto_s"] is not None else None
+    newest = rows[0] if rows else None
+    wrong = _lines(newest["deficiencies"]) if newest else []
+    if newest and newest["verdict"] != "passed" and not wrong:
+        wrong = [str(newest["verdict"])]
+    figures: dict[str, float | int | str] = {}
+    if newest:
+        known = {"RTO s": newest["rto_s"], "RTO objective s": newest["rto_objective_s"], "RPO s": newest["rpo_s"]}
+        figures = {
+            name: value
+            for name, value in (known | {"RPO objective s": newest["rpo_objective_s"]}).items()
+            if value is not None
+        }
     return Measurement(
         check="recovery/gameday:restored",
-        measured=known["rto_s"] / 60 if known else None,
-        target=declared.replica.rto_minutes,
-        comparison="<=",
-        unit="minutes",
-        detail=f"drill {known['drill']}: {known['verdict']}, the copy was {known['rpo_s'] / 60:.1f} minutes old (objective {known['rpo_objective_s'] / 60:g})"
-        + "".join(f"; {each}" for each in _lines(known["deficiencies"]))
-        if known
-        else f"drill {rows[0]['drill']}: {rows[0]['verdict']}; {'; '.join(_lines(rows[0]['deficiencies']))}"
-        if rows
+        measured=float(len(wrong)) if newest else None,
+        target=0,
+        comparison="==",
+        unit="deficiencies",
+        detail="; ".join([f"drill {newest['drill']}: {newest['verdict']}", *wrong])
+        if newest
         else "no restore has been drilled",
-        missing=None if known else "a drill of the scenario restore",
+        missing=None if newest else "a drill of the scenario restore",
+        figures=figures,
     )
 
 

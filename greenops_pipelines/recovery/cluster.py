@@ -33,6 +33,7 @@ _CATCH_UP_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _NEEDED_BYTES = 1024**3
 _DATA_PAGE = 8192
+_SYNC = ("sync", "quorum")
 
 
 class Cluster(Protocol):
@@ -47,14 +48,17 @@ class Cluster(Protocol):
         """DSN of one region's server, past the endpoint."""
         ...
 
-    def replicates(self) -> None:
-        """Raises unless the standby streams from the primary."""
+    fails_back_at_once: bool
+    """Whether `rewind` does all of the failback, so that there is nothing to catch up with and to switch."""
+
+    def replicates(self, sync: bool) -> None:
+        """Raises unless the standby streams from the primary; synchronously, where that is what is drilled."""
         ...
 
     def fault(self, kind: Fault) -> None: ...
 
     def fence(self, planned: bool) -> None:
-        """After this the primary acknowledges nothing. `planned`: it hands over all it has before."""
+        """After this the primary acknowledges nothing to any client. `planned`: it hands over all it has before."""
         ...
 
     def promote(self) -> None:
@@ -94,6 +98,8 @@ class EmbeddedCluster:
         self.primary = primary
         self.standby = standby
         self.endpoint = ""
+        self.fails_back_at_once = False
+        self._is_cut_off = False
         self.sync = sync
         self.folder = folder
         self._noted = noted or (lambda _command, _seconds, _where: None)
@@ -156,12 +162,17 @@ class EmbeddedCluster:
     def dsn(self, region: str) -> str:
         return self._servers[region].dsn(application_name="drill")
 
-    def replicates(self) -> None:
+    def replicates(self, sync: bool) -> None:
         states = self._ask(
             self.primary,
             "select application_name, state, sync_state from pg_stat_replication where state = 'streaming'",
         )
-        if not any(name == self.standby for name, *_ in states):
+        kinds = [kind for name, _, kind in states if name == self.standby]
+        if sync and kinds and kinds[0] not in _SYNC:
+            raise PermanentError(
+                f"{self.standby}: found {kinds[0]} replication, allowed: a synchronous standby, as drilled"
+            )
+        if not kinds:
             raise PermanentError(
                 f"{self.standby}: found no replication from {self.primary}, allowed: a standby that streams; "
                 f"its log ends: {' '.join(self._servers[self.standby].log_tail.split()[-40:])}"
@@ -184,6 +195,7 @@ class EmbeddedCluster:
             case "hang":
                 server.freeze()
             case "partition":
+                self._is_cut_off = True
                 self.front.stall()
                 self._wan[self.primary].stall()
             case "stall":
@@ -197,6 +209,9 @@ class EmbeddedCluster:
         server, begun = self._servers[self.primary], time.monotonic()
         if planned:
             server.stop()
+        elif self._is_cut_off:
+            # Nobody reaches it, this side neither: it lives on, and the endpoint is what keeps clients from it.
+            return
         else:
             # As its machine would be switched off: it need not answer for that.
             said = _signalled("KILL", server)
@@ -220,6 +235,11 @@ class EmbeddedCluster:
     def rewind(self) -> None:
         # The line is that of the other direction now, and whole again.
         old = self._servers[self.primary]
+        if old.running:
+            said, begun = _signalled("KILL", old), time.monotonic()
+            old.kill()
+            self._noted(said, time.monotonic() - begun, self.primary)
+            self._is_cut_off = False
         old.rewind(self._source_of(self.primary))
         self._configure(self.primary, sync=False)
         old.start(as_standby=True)
@@ -280,7 +300,8 @@ class EmbeddedCluster:
             [[done]] = self._ask(region, statement, seconds=65)
         except (Refused, Unanswered) as error:
             raise PermanentError(f"{region}: promotion failed: {error}; is it a standby that runs?") from None
-        self._noted(f"psql --command '{statement}'", time.monotonic() - begun, region)
+        said = postgres.shell(["psql", self._servers[region].dsn(), "--command", statement])
+        self._noted(said, time.monotonic() - begun, region)
         if done != "t":
             raise PermanentError(f"{region}: promotion failed: not done after 60 s; its log says why")
 

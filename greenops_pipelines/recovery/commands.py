@@ -43,7 +43,13 @@ def run(
     to: Annotated[
         str | None, typer.Option(help="Fail over to this region instead of the declared one.", show_default=False)
     ] = None,
-    sync: Annotated[str, typer.Option(help="on: the standby acknowledges every write; off.")] = "off",
+    sync: Annotated[
+        str | None,
+        typer.Option(
+            help="on: the standby acknowledges every write; off. By default as ops/gamedays.yaml says.",
+            show_default=False,
+        ),
+    ] = None,
     rate: Annotated[float | None, typer.Option(help="Writes a second.", show_default=False)] = None,
     wan_ms: Annotated[
         float | None, typer.Option(help="Round trip between the regions, in ms.", show_default=False)
@@ -56,6 +62,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Drill failovers on real databases, and file what came of each as signed evidence."""
+    from greenops_pipelines.recovery.calendar import due
     from greenops_pipelines.recovery.gameday import AD_HOC, Wanted, parse_scenarios, specs
 
     settings = load_settings()
@@ -65,15 +72,17 @@ def run(
     for option, value, low in (("--rate", rate, 0.1), ("--wan-ms", wan_ms, 0.0)):
         if value is not None and not low <= value <= 2000:
             raise BadInput(f"{option}: found {value:g}, allowed: {low:g} to 2000")
-    if sync not in ("on", "off"):
+    if sync not in (None, "on", "off"):
         raise BadInput(f"--sync: found {sync!r}, allowed: on, off")
     today = datetime.now(UTC).date()
+    if month is not None and _month(month) and month != (now_due := due(declared, datetime.now(UTC))):
+        raise BadInput(f"--month: found {month!r}, allowed: {now_due}, whose GameDay was the last to begin")
     scenarios = parse_scenarios(scenario) if scenario is not None else declared.scenarios_of(_month(month) or today)
     wanted = Wanted(
         gameday=month if month and _month(month) else AD_HOC,
         scenarios=scenarios,
         databases=chosen,
-        sync=sync == "on",
+        sync=sync == "on" if sync else declared.is_sync(_month(month)) if month else declared.drill.sync == "on",
         rate=rate,
         wan_ms=wan_ms,
         with_control=control,
@@ -114,14 +123,15 @@ def curve(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what a killed primary loses at several rates, asynchronous and synchronous. No failback in between."""
-    from greenops_pipelines.recovery.gameday import GameDay, Wanted
+    """Measure what a killed primary loses at several rates, asynchronous and synchronous; on servers of our own only."""
+    from greenops_pipelines.recovery.gameday import GameDay, Wanted, stand_ins
 
     settings = load_settings()
     wired = context.obj()
     declared = wired.gamedays(settings)
     wanted = _rates(rates) if rates is not None else declared.curve
-    first = _databases(context, database, None)[:1]
+    # Ten failovers without a failback: nothing that is done to an operator's clusters.
+    first = stand_ins(_databases(context, database, None)[:1])
     drills: list[Filed] = []
     remains: list[Filed] = []
     for is_sync in (False, True):
@@ -214,6 +224,8 @@ def _databases(context: typer.Context, name: str | None, to: str | None) -> tupl
         raise BadInput(f"--to: found {to!r}, allowed: {', '.join(sorted(residency.areas))}")
     if name is None:
         raise BadInput("--to: found no --database, allowed: with one, as each has its own tenants")
+    if found[0].clusters is not None:
+        raise BadInput(f"--to: found clusters of yours for {name}, allowed: the standby that they are declared with")
     if to == found[0].primary:
         raise BadInput(f"--to: found {to}, which serves {name} already, allowed: another region")
     residency.refuse(found[0], to)
@@ -246,6 +258,12 @@ def _show(held: GameDay, as_json: bool) -> None:
         for kind in ("remains", "drills", "negative_controls"):
             for row in document[kind]:
                 typer.echo(_line(row, "negative control" if kind == "negative_controls" else ""))
+        for dry in document["dry_runs"]:
+            typer.echo(
+                f"dry run           {dry['database']}, {dry['scenario']}: {'; '.join([*dry['checks'], *dry['faults']])}"
+            )
+            for command in dry["would_run"]:
+                typer.echo(f"                  would run: {command}")
     raise typer.Exit(0 if held.ok else 1)
 
 

@@ -19,6 +19,7 @@ NO_SECOND_PLACE = "in the home itself, which is no second place; name one in GRE
 class Copy:
     """A copy that was taken and written down."""
 
+    copied: Copied
     written: Written
     figures: Mapping[str, float | int | str]
 
@@ -29,7 +30,7 @@ def record(lake: Lake, copied: Copied, declared: GameDays, is_elsewhere: bool) -
         {
             "snapshot": copied.snapshot,
             "home_region": declared.replica.home_region,
-            "region": declared.replica.region,
+            "region": declared.replica.region if is_elsewhere else None,
             "part": name,
             "files": part.files,
             "bytes": part.bytes,
@@ -55,4 +56,4 @@ def record(lake: Lake, copied: Copied, declared: GameDays, is_elsewhere: bool) -
     }
     if copied.left_out:
         figures["left out"] = ", ".join(copied.left_out)
-    return Copy(written, figures)
+    return Copy(copied, written, figures)

@@ -97,7 +97,7 @@ class Commands(OpsModel):
     failback: Command = Field(
         (), description="Makes both what they were before; without it a drill ends at the failover"
     )
-    fault: dict[Literal["kill", "hang", "partition", "stall"], Command] = Field(default_factory=dict)
+    fault: dict[Literal["kill", "hang", "partition"], Command] = Field(default_factory=dict)
 
 
 class Clusters(OpsModel):
@@ -108,6 +108,7 @@ class Clusters(OpsModel):
     endpoint: Server
     commands: Commands
     mode: Literal["dry-run", "act"] = "dry-run"
+    sync: bool = Field(False, description="Whether the standby is synchronous; it is looked at")
     timeout_seconds: float = Field(300, gt=0, le=3600)
 
 

@@ -27,7 +27,7 @@ from greenops_pipelines.recovery.judging import Times, judged
 from greenops_pipelines.recovery.ledger import Ledger, read
 from greenops_pipelines.recovery.load import Load
 from greenops_pipelines.recovery.operated import operated
-from greenops_pipelines.recovery.results import KEPT, LEDGER, RESULT, Result, Spec, Verdict, put_json, told
+from greenops_pipelines.recovery.results import KEPT, LEDGER, RESULT, Result, Spec, Verdict, put_json, remove_data, told
 
 _FIRST_WRITE_SECONDS = 60.0
 _NOTICED_SECONDS = 300.0
@@ -35,8 +35,14 @@ _BETWEEN_PROBES_SECONDS = 0.1
 _AFTER_SECONDS = 1.0
 _CATCH_UP_SECONDS = 60.0
 _CONTENT_SECONDS = 30.0
+_DAMAGE = ("XX001", "XX002")
+"""SQLSTATEs for a table or an index that is corrupted."""
 
 ClusterOf = Callable[[Spec, Path, Noted], AbstractContextManager[Cluster]]
+
+
+class Damaged(PermanentError):
+    """A server's copy is not what was written."""
 
 
 class _Stopped(Exception):
@@ -54,7 +60,8 @@ class Drill:
 
     spec: Spec
     folder: Path
-    residency: Residency
+    residency: Callable[[], Residency]
+    """Read again at every asking: what is declared may change while a drill runs."""
     cluster_of: ClusterOf
     progress: Callable[[str], None] = lambda _text: None
     _times: Times = field(default_factory=Times)
@@ -95,8 +102,10 @@ class Drill:
         except GreenopsError as error:
             verdict = "failed" if self._times.fault is not None else "aborted"
             deficiencies.append(str(error))
-        finally:
-            self._keep()
+        # What the servers had takes most of the room, and a full disk must not keep this from being written down.
+        if self.spec.database.clusters is None:
+            remove_data(self.folder)
+        self._keep()
         result = judged(
             self.spec,
             self.folder,
@@ -118,7 +127,7 @@ class Drill:
         if spec.scenario == "restore":
             raise PermanentError("found the scenario restore, allowed here: scenarios of databases")
         with self._step("refuse"):
-            self.residency.refuse(spec.database, spec.database.standby)
+            self.residency().refuse(spec.database, spec.database.standby)
         with contextlib.ExitStack() as stack:
             with self._step("set_up"):
                 cluster = stack.enter_context(self.cluster_of(spec, self.folder, self._log.ran))
@@ -133,9 +142,8 @@ class Drill:
                 spec.rate,
                 spec.clients,
                 spec.probe_timeout_seconds,
-                (cluster.primary, cluster.standby),
             )
-            load.began_on(str(self._ask(cluster.endpoint, under_load.TIMELINE)[0][0]))
+            self._note_timeline(load, cluster, cluster.primary)
             with load:
                 self._steady(load, cluster)
                 self._break(load, cluster)
@@ -158,7 +166,7 @@ class Drill:
                 raise PermanentError(f"{region}: found no answer to a connection; the failover is not begun")
             self._checks += 1
         self._ask(cluster.endpoint, under_load.CLEAN, self.spec.id)
-        cluster.replicates()
+        cluster.replicates(self.spec.sync)
         self._checks += 2
 
     def _steady(self, load: Load, cluster: Cluster) -> None:
@@ -188,7 +196,7 @@ class Drill:
         try:
             with self._step("check_standby"):
                 self._check_content(cluster)
-        except GreenopsError as error:
+        except Damaged as error:
             self._log.add("refused", why=str(error))
             raise _Stopped("refused as intended", None) from error
         raise _Stopped("failed", "a damaged standby was taken for a sound one")
@@ -200,7 +208,7 @@ class Drill:
         while True:
             found = self._survivors(cluster, cluster.standby)
             if wrong := [number for number, digest in must.items() if found.get(number, digest) != digest]:
-                raise PermanentError(f"{cluster.standby}: found another payload than was written in write {wrong[0]}")
+                raise Damaged(f"{cluster.standby}: found another payload than was written in write {wrong[0]}")
             missing = [number for number in must if number not in found]
             if not missing:
                 break
@@ -248,7 +256,7 @@ class Drill:
     def _move(self, load: Load, cluster: Cluster) -> None:
         planned = self.spec.scenario == "planned"
         # Said again: the declaration may have changed since the plan was made.
-        self.residency.refuse(self.spec.database, cluster.standby)
+        self.residency().refuse(self.spec.database, cluster.standby)
         before = load.acknowledged(cluster.standby)
         if planned:
             self._times.fault = self._log.add("fault", kind="planned")
@@ -257,12 +265,13 @@ class Drill:
             self._times.fenced = self._log.clock
         with self._step("promote"):
             cluster.promote()
+        self._note_timeline(load, cluster, cluster.standby)
         with self._step("route"):
             cluster.route(cluster.standby)
         with self._step("first_write"):
-            if not load.wait_for(cluster.standby, before, _FIRST_WRITE_SECONDS):
+            if not load.wait_for(cluster.standby, before, self._first_write_seconds):
                 raise PermanentError(
-                    f"{cluster.standby}: found no acknowledged write {_FIRST_WRITE_SECONDS:g} s after the failover"
+                    f"{cluster.standby}: found no acknowledged write {self._first_write_seconds:g} s after the failover"
                 )
         self.progress("failed over")
         load.go_on_for(_AFTER_SECONDS)
@@ -274,23 +283,37 @@ class Drill:
         self._times.failback = self._log.clock
         with self._step("rewind"):
             cluster.rewind()
-        with self._step("catch_up"):
-            cluster.caught_up(_CATCH_UP_SECONDS)
-        self.residency.refuse(self.spec.database, cluster.primary)
+        if not cluster.fails_back_at_once:
+            with self._step("catch_up"):
+                cluster.caught_up(_CATCH_UP_SECONDS)
+        self.residency().refuse(self.spec.database, cluster.primary)
         before = load.acknowledged(cluster.primary)
         with self._step("switch_back"):
             cluster.switch_back()
+        self._note_timeline(load, cluster, cluster.primary)
         with self._step("route_back"):
             cluster.route(cluster.primary)
         with self._step("first_write_back"):
-            if not load.wait_for(cluster.primary, before, _FIRST_WRITE_SECONDS):
+            if not load.wait_for(cluster.primary, before, self._first_write_seconds):
                 raise PermanentError(
-                    f"{cluster.primary}: found no acknowledged write {_FIRST_WRITE_SECONDS:g} s after the failback"
+                    f"{cluster.primary}: found no acknowledged write {self._first_write_seconds:g} s after the failback"
                 )
         self._times.failed_back = self._log.clock
         with self._step("rejoin"):
             cluster.rejoin(_CATCH_UP_SECONDS)
         self.progress("failed back")
+
+    def _note_timeline(self, load: Load, cluster: Cluster, region: str) -> None:
+        """Asks the region's own server on which timeline it writes: from now on that is how its acknowledgements are known."""
+        timeline = str(self._ask(cluster.dsn(region), under_load.TIMELINE)[0][0])
+        load.belongs(timeline, region)
+        self._log.add("timeline", timeline=timeline, region=region)
+
+    @property
+    def _first_write_seconds(self) -> float:
+        """An operator's route may take as long as the objective allows, a name that has to expire for one."""
+        own = self.spec.database.clusters is None
+        return _FIRST_WRITE_SECONDS if own else max(_FIRST_WRITE_SECONDS, self.spec.rto_objective_s)
 
     def _verify(self, cluster: Cluster) -> None:
         """With the load at rest: what is kept now, and that both servers have the same."""
@@ -310,7 +333,10 @@ class Drill:
     def _survivors(self, cluster: Cluster, region: str) -> dict[int, str]:
         try:
             return under_load.survivors(cluster.dsn(region), self.spec.id)
-        except (Refused, Unanswered) as error:
+        except Refused as error:
+            kind = Damaged if error.state in _DAMAGE else PermanentError
+            raise kind(f"{region}: its rows cannot be read: {error}") from None
+        except Unanswered as error:
             raise PermanentError(f"{region}: its rows cannot be read: {error}") from None
 
     def _ask(self, dsn: str, sql: str, *parameters: str) -> list[list[str | None]]:
@@ -334,9 +360,9 @@ class Drill:
         put_json(self.folder / KEPT, named)
 
 
-def cluster_of(spec: Spec, folder: Path, noted: Noted) -> AbstractContextManager[Cluster]:
-    """Two servers of our own, or the operator's where some are declared."""
+def cluster_of(spec: Spec, folder: Path, noted: Noted, base: Path | None = None) -> AbstractContextManager[Cluster]:
+    """Two servers of our own, or the operator's where some are declared; their commands run in `base`."""
     database = spec.database
     if database.clusters is not None:
-        return operated(database, spec.id, noted)
+        return operated(database, spec.id, noted, base or Path())
     return EmbeddedCluster(folder, database.primary, database.standby, spec.sync, spec.wan_ms / 1000, noted)

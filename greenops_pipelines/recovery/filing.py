@@ -90,7 +90,9 @@ def file(folder: Path, result: Result, archive: Archive, lake: Lake, is_again: b
             put_json(noted, {"bundle": filed.bundle, "state": filed.state})
     record(lake, filed)
     if filed.bundle is not None:
-        shutil.rmtree(folder)
+        # By another name first: half a folder must not be taken for a drill that was killed.
+        gone = folder.rename(folder.with_name(f".{folder.name}"))
+        shutil.rmtree(gone)
     return filed
 
 
@@ -106,7 +108,7 @@ def _evidence(folder: Path, result: Result, archive: Archive, is_again: bool) ->
         if is_again and (known := archive.find(about, datetime.fromisoformat(result.ended_at))) is not None:
             return Filed(result, known, "filed before")
         receipt = archive.file("J4.2", about, _figures(result), _files(folder, result), _VERDICTS[result.verdict])
-    except GreenopsError as error:
+    except (GreenopsError, ValueError) as error:
         _log.error("drill %s: evidence not filed: %s", result.drill, error)
         return Filed(result, None, f"not filed: {error}")
     return Filed(result, receipt.id, f"{receipt.state}; {receipt.detail}")

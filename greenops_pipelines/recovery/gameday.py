@@ -28,8 +28,11 @@ from greenops_pipelines.recovery.drill import ClusterOf, Drill
 from greenops_pipelines.recovery.drill import cluster_of as either
 from greenops_pipelines.recovery.filing import Filed
 from greenops_pipelines.recovery.operated import Rehearsal, rehearse
-from greenops_pipelines.recovery.results import Result, Spec
+from greenops_pipelines.recovery.results import Result, Spec, remove_data
 
+_MOST_WRITES = 250_000
+_OTHER_SECONDS = 90.0
+"""Detection, failover and failback, in which clients write too."""
 CONTROL_MARGIN_SECONDS = 2.0
 """The negative control stalls for this much longer than the objective allows."""
 AD_HOC = "ad hoc"
@@ -66,9 +69,11 @@ class GameDay:
 
     @property
     def ok(self) -> bool:
-        return all(
-            each.result.verdict in ("passed", "refused as intended", "missed as intended")
-            for each in (*self.drills, *self.negative_controls)
+        """Every drill as it should be and with its evidence, and nothing in the way of those that were only rehearsed."""
+        good = ("passed", "refused as intended", "missed as intended")
+        drills = (*self.drills, *self.negative_controls)
+        return all(each.result.verdict in good and each.bundle is not None for each in drills) and not any(
+            each.faults for each in self.dry_runs
         )
 
     def as_document(self) -> dict[str, Any]:
@@ -113,12 +118,21 @@ def wanted_in(month: str, declared: GameDays, lake: Lake, now: datetime) -> Want
     """What that month's GameDay drills. Without a month: every direction once, at once; None where that was done lately."""
     if month:
         first = parse_month(month)
+        if month in checks.held_months(lake, declared):
+            # Meanwhile, by somebody else.
+            return None
         return Wanted(gameday=month, scenarios=declared.scenarios_of(first), sync=declared.is_sync(first))
     newest = checks.newest_drill(lake)
     if newest is not None and now - newest < checks.WINDOW:
         return None
-    # Beside each other: whoever sees the platform for the first time does not wait for a minute.
-    return Wanted(at_once=4)
+    # Beside each other: whoever sees the platform for the first time does not wait for a minute. And on stand-ins: nobody's
+    # primary is killed because a home is new.
+    return Wanted(databases=stand_ins(declared.databases), at_once=4)
+
+
+def stand_ins(databases: Sequence[Database]) -> tuple[Database, ...]:
+    """The same databases, on servers of our own."""
+    return tuple(database.model_copy(update={"clusters": None}) for database in databases)
 
 
 def parse_month(text: str) -> date:
@@ -131,11 +145,13 @@ def parse_month(text: str) -> date:
 def specs(wanted: Wanted, declared: GameDays) -> list[Spec]:
     """The drills, one per database and scenario, and the negative control last."""
     databases = wanted.databases or declared.databases
+    scenarios = [scenario for scenario in wanted.scenarios if scenario != "restore"]
     found = [
         _spec(wanted, declared, database, scenario)
-        for scenario in wanted.scenarios
-        if scenario != "restore"
+        for number, scenario in enumerate(scenarios)
         for database in databases
+        # One that does not come back by itself is failed over once.
+        if not (number and database.clusters is not None and not database.clusters.commands.failback)
     ]
     if wanted.with_control:
         # On two servers of our own: nobody loses twelve seconds of real writes on purpose.
@@ -154,18 +170,26 @@ def specs(wanted: Wanted, declared: GameDays) -> list[Spec]:
 
 def _spec(wanted: Wanted, declared: GameDays, database: Database, scenario: Scenario) -> Spec:
     how, objectives = declared.drill, declared.objectives
-    if scenario == "corrupt-standby":
-        # Damage is done to a stand-in, never to an operator's standby.
-        database = database.model_copy(update={"clusters": None})
     clusters = database.clusters
+    if clusters is not None and scenario != "planned" and scenario not in clusters.commands.fault:
+        # Damage and a stalled line are never done to an operator's clusters, and a fault without a command cannot be.
+        [database] = stand_ins([database])
+        clusters = None
+    rate = wanted.rate or how.rate
+    writes = rate * (how.steady_seconds + how.stall_seconds + objectives.rpo_seconds + _OTHER_SECONDS)
+    if writes > _MOST_WRITES:
+        raise BadInput(
+            f"{database.name}, {scenario}: found {rate:g} writes a second for up to {writes / rate:.0f} s, allowed: "
+            f"{_MOST_WRITES:,} writes, which evidence can hold; lower the rate, or steady_seconds in ops/gamedays.yaml"
+        )
     distance = wanted.wan_ms if wanted.wan_ms is not None else database.wan_ms
     return Spec(
         id="",
         gameday=wanted.gameday,
         database=database,
         scenario=scenario,
-        sync=wanted.sync,
-        rate=wanted.rate or how.rate,
+        sync=wanted.sync if clusters is None else clusters.sync,
+        rate=rate,
         clients=how.clients,
         wan_ms=how.wan_ms if distance is None else distance,
         probes=how.probes,
@@ -181,7 +205,7 @@ def _spec(wanted: Wanted, declared: GameDays, database: Database, scenario: Scen
 def hold(
     wanted: Wanted,
     declared: GameDays,
-    residency: Residency,
+    residency: Callable[[], Residency],
     folder: Path,
     archive: Archive,
     lake: Lake,
@@ -196,12 +220,15 @@ def hold(
     """
     planned = specs(wanted, declared)
     for spec in planned:
-        residency.refuse(spec.database, spec.database.primary)
-        residency.refuse(spec.database, spec.database.standby)
+        residency().refuse(spec.database, spec.database.primary)
+        residency().refuse(spec.database, spec.database.standby)
     dry = [spec for spec in planned if _is_dry(spec.database)]
     real = [spec for spec in planned if not _is_dry(spec.database)]
     with alone(folder):
         left = remains.clean(folder / "drills", archive, lake, progress)
+        done: list[Filed] = []
+        if "restore" in wanted.scenarios and restore is not None:
+            done.append(filing.file(*restore(wanted.gameday, folder / "drills", progress), archive, lake))
         one_by_one = threading.Lock()
 
         def drill(numbered: tuple[int, Spec]) -> Filed:
@@ -220,10 +247,8 @@ def hold(
         else:
             # In this thread, so that an interrupt ends the drill and not only the wait for it.
             filed = {numbered[0]: drill(numbered) for numbered in enumerate(real, 1)}
-        done = [filed[position] for position, spec in enumerate(real, 1) if not spec.is_negative_control]
+        done += [filed[position] for position, spec in enumerate(real, 1) if not spec.is_negative_control]
         controls = [filed[position] for position, spec in enumerate(real, 1) if spec.is_negative_control]
-        if "restore" in wanted.scenarios and restore is not None:
-            done.append(filing.file(*restore(wanted.gameday, folder / "drills", progress), archive, lake))
     rehearsed = [rehearse(spec.database, spec.scenario) for spec in dry]
     return GameDay(tuple(done), tuple(controls), tuple(left), tuple(rehearsed))
 
@@ -241,12 +266,13 @@ def clean(
 
 
 def _drill(
-    spec: Spec, folder: Path, residency: Residency, cluster_of: ClusterOf, progress: Callable[[str], None]
+    spec: Spec, folder: Path, residency: Callable[[], Residency], cluster_of: ClusterOf, progress: Callable[[str], None]
 ) -> tuple[Path, Result]:
     named = replace(spec, id=f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}")
     place = folder / named.id
     unnamed = folder / f".{named.id}"
-    unnamed.mkdir(mode=0o700, parents=True)
+    # Where PostgreSQL runs as another user, that user has to come through.
+    unnamed.mkdir(mode=0o711, parents=True)
     drill = Drill(named, unnamed, residency, cluster_of, progress)
     # With its first line in it: whoever finds a folder without a dot knows what it was.
     drill.announce()
@@ -256,7 +282,7 @@ def _drill(
         return place, drill.run()
     finally:
         remains.end_processes(place)
-        remains.remove_data(place)
+        remove_data(place)
 
 
 def _headed(progress: Callable[[str], None], head: str) -> Callable[[str], None]:
@@ -266,7 +292,8 @@ def _headed(progress: Callable[[str], None], head: str) -> Callable[[str], None]
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Holds the home's lock for drills; `TransientError` naming who has it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "drills").mkdir(mode=0o711, parents=True, exist_ok=True)
+    folder.chmod(0o711)
     descriptor = os.open(folder / "drills.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

@@ -63,6 +63,17 @@ def judged(
     if spec.is_negative_control and counted is not None and "failover" in kept:
         verdict, found = _of_control(spec, counted)
         deficiencies = [*deficiencies, *found]
+    if (
+        spec.database.clusters is not None
+        and verdict in ("failed", "aborted")
+        and times.fault is not None
+        and times.failed_back is None
+    ):
+        deficiencies = [
+            *deficiencies,
+            f"the clusters are as the last step left them{', fenced' if times.fenced else ''}: look which of them takes writes, "
+            "and bring the other one back by your failback",
+        ]
     moved = clock_moved
     if abs(moved) > _MOVED_SECONDS:
         deficiencies.append(
@@ -98,6 +109,8 @@ def judged(
         failback_outage_s=_failback_outage(spec, times, writes),
         clock_moved_s=round(moved, 3),
         health_checks=health_checks,
+        assumptions=_assumptions(spec),
+        remediation=tuple(dict.fromkeys(_remedy(each) for each in deficiencies)),
         steps=tuple({"step": step, "seconds": seconds, "outcome": outcome} for step, seconds, outcome, _ in listed),
         commands=tuple({"step": step, **command} for step, _, _, commands in listed for command in commands),
     )
@@ -124,6 +137,46 @@ def _shortcomings(spec: Spec, counted: Account) -> list[str]:
         how = "a planned switchover" if spec.scenario == "planned" else "synchronous replication"
         found.append(f"{how} lost {counted.lost_writes} acknowledged writes; none may be lost")
     return found
+
+
+def _assumptions(spec: Spec) -> tuple[str, ...]:
+    found = [
+        f"a fault is noticed by {spec.probes} write probes in a row that fail, each within {spec.probe_timeout_seconds:g} s",
+        "clients connect again by themselves, and write each payload once",
+    ]
+    if spec.database.clusters is None:
+        found.insert(
+            0, "two PostgreSQL servers on one machine stand in for the database; the line between them is delayed"
+        )
+        found.append("clients are beside the endpoint, which is moved at once")
+        if spec.scenario in ("kill", "hang", "stall"):
+            found.append("the failed primary can be switched off without its help")
+        if spec.scenario == "partition":
+            found.append("the endpoint alone keeps clients from the old primary, which lives on until the failback")
+    return tuple(found)
+
+
+_REMEDIES = (
+    ("RTO missed", "see which step took the time; shorten detection, or prepare the promotion"),
+    ("RPO missed", "see how far the standby was behind; widen the line, or replicate synchronously"),
+    (
+        "lost",
+        "see which writes are lost (kept.json against ledger.jsonl), and whether synchronous_standby_names was set",
+    ),
+    ("never caught up", "look at the line and at the standby's log"),
+    ("promotion failed", "look at the standby's log; is it a standby, and does it run?"),
+    ("clock was set", "see to the time synchronisation of this host"),
+    ("fenced", "mend the fence before anything else: two primaries lose data"),
+    ("cannot see a loss", "trust no drill until the negative control misses again"),
+    ("free", "free some room"),
+    ("answer", "see whether both servers run, and whether the line between them holds"),
+)
+
+
+def _remedy(deficiency: str) -> str:
+    return next(
+        (remedy for word, remedy in _REMEDIES if word in deficiency), "see the step that failed in events.jsonl"
+    )
 
 
 def _of_control(spec: Spec, counted: Account) -> tuple[Verdict, list[str]]:

@@ -64,6 +64,10 @@ class Ledger:
             line["detail"] = detail
         self._add(line)
 
+    def place(self, number: int, region: str) -> None:
+        """Which region acknowledged a write, where that became known only after its answer."""
+        self._add({"id": number, "placed": region})
+
     def _add(self, line: dict[str, object]) -> None:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         with self._turn:
@@ -121,6 +125,9 @@ def read(path: Path) -> list[Write]:
     ended: dict[int, dict[str, object]] = {}
     for line in whole_lines(path):
         entry = json.loads(line)
+        if "placed" in entry:
+            ended[entry["id"]]["region"] = entry["placed"]
+            continue
         (ended if "outcome" in entry else begun)[entry["id"]] = entry
     return [_write(each, ended.get(number, {})) for number, each in sorted(begun.items())]
 

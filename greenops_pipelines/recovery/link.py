@@ -23,6 +23,8 @@ from greenops_pipelines.process.ports import LOOPBACK
 T = TypeVar("T")
 
 _CHUNK = 64 * 1024
+_LOOP_SECONDS = 30
+_ROUNDS = 5
 _ON_THE_WAY = 256
 """Chunks that are on the way in one direction; beyond that the sender waits, as on a full line."""
 
@@ -166,14 +168,21 @@ class Links:
         self._await(run())
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result(_LOOP_SECONDS)
+        except TimeoutError:
+            raise TransientError(
+                f"links: found no answer of their loop in {_LOOP_SECONDS} s; is this machine overloaded?"
+            ) from None
 
     async def _close(self) -> None:
         for link in self._links:
             link._stop_listening()
         # What was accepted a moment ago is closed too: a server that is closed first would leave it open.
-        while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(others, timeout=5)
+        for _ in range(_ROUNDS):
+            if not (others := asyncio.all_tasks() - {asyncio.current_task()}):
+                break
+            await asyncio.wait(others, timeout=2)
         for link in self._links:
             link._server.close()
         await asyncio.sleep(0)

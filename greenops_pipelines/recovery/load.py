@@ -39,7 +39,8 @@ READ = """
 select id, encode(sha256(convert_to(payload, 'UTF8')), 'hex') from greenops_drill_writes where drill = $1
 """
 _NO_SUCH_TABLE = "42P01"
-CLEAN = "delete from greenops_drill_writes where drill = $1"
+CLEAN = "delete from greenops_drill_writes where drill = $1 or kept_at < now() - interval '1 day'"
+"""Its own rows, and those of drills that were killed."""
 
 
 @dataclass
@@ -53,9 +54,8 @@ class Load:
     rate: float
     writers: int
     timeout_seconds: float
-    regions: tuple[str, str]
-    """The primary, and the standby."""
-    _timelines: list[str] = field(default_factory=list)
+    _places: dict[str, str] = field(default_factory=dict)
+    _unplaced: list[tuple[int, str]] = field(default_factory=list)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -87,11 +87,13 @@ class Load:
             return self._acknowledged.get(region, 0)
 
     def wait_for(self, region: str, more_than: int, seconds: float) -> bool:
-        """Until the region has acknowledged more writes than that; False after `seconds`, or when the load broke."""
+        """Until the region has acknowledged more writes than that; False after `seconds`; raises what broke the load."""
         with self._change:
             self._change.wait_for(
                 lambda: self._fault is not None or self._acknowledged.get(region, 0) > more_than, seconds
             )
+            if self._fault is not None:
+                raise self._fault
             return self._acknowledged.get(region, 0) > more_than
 
     def go_on_for(self, seconds: float) -> None:
@@ -128,7 +130,10 @@ class Load:
         payload = secrets.token_hex(PAYLOAD_BYTES // 2)
         self.ledger.begin(number, writer, hashlib.sha256(payload.encode()).hexdigest(), self.clock())
         answer = client.write(WRITE, [self.drill, str(number), writer, payload], seconds)
-        region = self._region(answer.timeline)
+        with self._change:
+            region = None if answer.timeline is None else self._places.get(answer.timeline)
+            if answer.outcome == "ok" and region is None:
+                self._unplaced.append((number, str(answer.timeline)))
         self.ledger.end(number, answer.outcome, self.clock(), region, answer.detail)
         if answer.outcome == "ok" and region:
             with self._change:
@@ -136,19 +141,21 @@ class Load:
                 self._change.notify_all()
         return answer
 
-    def began_on(self, timeline: str) -> None:
-        """The primary's, before anything was moved."""
-        self._timelines = [timeline]
+    def belongs(self, timeline: str, region: str) -> None:
+        """Whoever acknowledges on that timeline is of that region: said by the region's own server, after each promotion.
 
-    def _region(self, timeline: str | None) -> str | None:
-        """The first timeline is the primary's, the next one the standby's, and the one after the failback the primary's."""
-        if timeline is None:
-            return None
+        Never guessed from the order of timelines: a primary that its own region has brought back begins a new one too. What was
+        acknowledged on a timeline of which no server says that it is its own stays of no region, and counts as a fault.
+        """
         with self._change:
-            if timeline not in self._timelines:
-                self._timelines.append(timeline)
-                self._timelines.sort()
-            return self.regions[self._timelines.index(timeline) % 2]
+            self._places[timeline] = region
+            known = [number for number, unplaced in self._unplaced if unplaced == timeline]
+            self._unplaced = [each for each in self._unplaced if each[1] != timeline]
+        for number in known:
+            self.ledger.place(number, region)
+        with self._change:
+            self._acknowledged[region] = self._acknowledged.get(region, 0) + len(known)
+            self._change.notify_all()
 
     def __enter__(self) -> Self:
         self.start()

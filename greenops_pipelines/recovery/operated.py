@@ -7,12 +7,15 @@ drill does with a cluster.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from greenops_pipelines.errors import ConfigurationError, PermanentError, TransientError
@@ -24,34 +27,52 @@ from greenops_pipelines.recovery.declared import Clusters, Database
 from greenops_pipelines.recovery.load import CLEAN
 
 _POLL_SECONDS = 0.2
+_SILENT_LOOKS = 3
+_SILENT_SECONDS = 0.5
+_SILENCE = (
+    "connection refused",
+    "no answer in time",
+    "connection timed out",
+    "no route to host",
+    "network is unreachable",
+)
 _LIBPQ = ("PGPASSFILE", "PGSERVICEFILE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "KUBECONFIG", "SSH_AUTH_SOCK")
 
 
 class OperatedCluster:
     """The declared clusters of one database."""
 
-    def __init__(self, database: Database, clusters: Clusters, drill: str, noted: Noted) -> None:
+    def __init__(self, database: Database, clusters: Clusters, drill: str, noted: Noted, folder: Path) -> None:
+        """Commands run in `folder`: the one in which ops/ lies."""
         self.primary = database.primary
         self.standby = database.standby
         self.endpoint = clusters.endpoint.dsn
         self._dsns = {database.primary: clusters.primary.dsn, database.standby: clusters.standby.dsn}
+        self.fails_back_at_once = True
         self._clusters = clusters
         self._drill = drill
         self._noted = noted
+        self._folder = folder
 
     def dsn(self, region: str) -> str:
         return self._dsns[region]
 
-    def replicates(self) -> None:
+    def replicates(self, sync: bool) -> None:
         recovers = self._ask(self.standby, "select pg_is_in_recovery()")[0][0]
         if recovers != "t":
             raise PermanentError(f"{self.standby}: found a primary, allowed: a standby; two primaries are one too many")
         streams = self._ask(self.standby, "select status from pg_stat_wal_receiver")
         if not any(status == "streaming" for [status] in streams):
             raise PermanentError(f"{self.standby}: found no replication, allowed: a standby that streams")
+        kinds = {kind for [kind] in self._ask(self.primary, "select sync_state from pg_stat_replication")}
+        if sync and not kinds & {"sync", "quorum"}:
+            raise PermanentError(
+                f"{self.primary}: found {', '.join(sorted(map(str, kinds))) or 'no'} replication, allowed: a synchronous standby, "
+                "or sync: false in ops/gamedays.yaml"
+            )
 
     def fault(self, kind: Fault) -> None:
-        command = self._clusters.commands.fault.get(kind)
+        command = None if kind == "stall" else self._clusters.commands.fault.get(kind)
         if command is None:
             named = ", ".join(sorted(self._clusters.commands.fault)) or "none is named"
             raise ConfigurationError(
@@ -61,18 +82,32 @@ class OperatedCluster:
 
     def fence(self, planned: bool) -> None:
         self._run(self._clusters.commands.fence, self.primary)
-        client = Client(self._dsns[self.primary])
-        try:
-            client.ask("select pg_current_wal_lsn()", (), 3)
-        except (Refused, Unanswered):
-            return
-        finally:
-            client.close()
-        raise PermanentError(f"{self.primary}: found a primary that still answers after it was fenced; do not promote")
+        self._is_silent("do not promote")
+
+    def _is_silent(self, otherwise: str) -> None:
+        """A server is silent when it refuses connections, or does not answer in time, three times in a row.
+
+        Everything else proves nothing: one that says that it is full, or starting up, or that does not know the password, lives.
+        """
+        for number in range(_SILENT_LOOKS):
+            if number:
+                time.sleep(_SILENT_SECONDS)
+            client = Client(self._dsns[self.primary])
+            try:
+                client.ask("select 1", (), 3)
+                found = "an answer"
+            except (Refused, Unanswered) as error:
+                found = str(error)
+                if _is_silence(found):
+                    continue
+            finally:
+                client.close()
+            raise PermanentError(f"{self.primary}: found {found} after it was fenced, allowed: silence; {otherwise}")
 
     def promote(self) -> None:
         self._run(self._clusters.commands.promote, self.standby)
         self._until(self.standby, "select not pg_is_in_recovery()", "promotion failed: it is still a standby")
+        self._is_silent("there are two primaries: end one of them")
 
     def route(self, region: str) -> None:
         self._run(self._clusters.commands.route, region)
@@ -108,21 +143,26 @@ class OperatedCluster:
         words = filled(command, self.primary, self.standby, region, self._drill)
         begun = time.monotonic()
         try:
-            done = subprocess.run(
-                words,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=self._clusters.timeout_seconds,
-                env=_environment(),
-                check=False,
-            )
+            # Into a file: a daemon that the command leaves behind may hold a pipe open for ever.
+            with tempfile.TemporaryFile() as said_to:
+                done = subprocess.run(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said_to,
+                    stderr=subprocess.STDOUT,
+                    timeout=self._clusters.timeout_seconds,
+                    env=_environment(),
+                    cwd=self._folder,
+                    check=False,
+                )
+                said_to.seek(0)
+                output = said_to.read().decode("utf-8", "replace")
         except OSError as error:
             raise ConfigurationError(f"{words[0]}: could not be run: {error.strerror}") from None
         except subprocess.TimeoutExpired:
             raise TransientError(f"{words[0]}: found no end after {self._clusters.timeout_seconds:g} s") from None
         if done.returncode:
-            said = " ".join((done.stderr or done.stdout).split())[-300:]
+            said = " ".join(output.split())[-300:]
             raise PermanentError(f"{shell(words)}: exited with {done.returncode}: {said}")
         self._noted(shell(words), time.monotonic() - begun, region)
 
@@ -160,16 +200,27 @@ def filled(command: Sequence[str], primary: str, standby: str, region: str, dril
     return words
 
 
+def _is_silence(said: str) -> bool:
+    """Each address that was tried must be silent; a FATAL is an answer."""
+    return "FATAL" not in said and any(word in said.lower() for word in _SILENCE)
+
+
 def _environment() -> dict[str, str]:
     return base_environment() | {name: os.environ[name] for name in _LIBPQ if name in os.environ}
 
 
 @contextmanager
-def operated(database: Database, drill: str, noted: Noted) -> Iterator[Cluster]:
-    """The clusters, which stay as they are when the drill ends, without its rows."""
+def operated(database: Database, drill: str, noted: Noted, folder: Path) -> Iterator[Cluster]:
+    """The clusters, which stay as they are when the drill ends, without its rows. `folder`: where commands run."""
     assert database.clusters is not None  # noqa: S101 (the caller has looked)
-    cluster = OperatedCluster(database, database.clusters, drill, noted)
-    yield cluster
+    cluster = OperatedCluster(database, database.clusters, drill, noted, folder)
+    try:
+        yield cluster
+    except BaseException:
+        # What ended the drill is what is to be said; its rows go with the next drill, if not now.
+        with contextlib.suppress(TransientError):
+            cluster.tidy()
+        raise
     cluster.tidy()
 
 
@@ -198,12 +249,12 @@ def rehearse(database: Database, scenario: str) -> Rehearsal:
     """Nothing is written and nothing is moved: connections and replication are looked at, commands are listed."""
     clusters = database.clusters
     assert clusters is not None  # noqa: S101 (the caller has looked)
-    cluster = OperatedCluster(database, clusters, "dry-run", lambda _command, _seconds, _where: None)
+    cluster = OperatedCluster(database, clusters, "dry-run", lambda _command, _seconds, _where: None, Path())
     checks, faults = [], []
     for what, look in (
         (f"{database.primary} answers", lambda: cluster._ask(database.primary, "select 1")),
         (f"{database.standby} answers", lambda: cluster._ask(database.standby, "select 1")),
-        (f"{database.standby} streams", cluster.replicates),
+        (f"{database.standby} streams", lambda: cluster.replicates(clusters.sync)),
     ):
         try:
             look()

@@ -6,6 +6,7 @@ A drill under way holds the lock that a cleaner needs, so whatever is found here
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,9 @@ from greenops_pipelines.process.postgres import server_processes
 from greenops_pipelines.recovery import events, filing
 from greenops_pipelines.recovery.filing import Filed
 from greenops_pipelines.recovery.ledger import read
-from greenops_pipelines.recovery.results import LEDGER, RESULT, Result, put_json, steps_of
+from greenops_pipelines.recovery.results import LEDGER, RESULT, Result, put_json, remove_data, steps_of
+
+_log = logging.getLogger(__name__)
 
 _ENDING_SECONDS = 20.0
 
@@ -38,11 +41,25 @@ def clean(
             # Killed before it had a name: nothing was begun.
             shutil.rmtree(place)
             continue
-        progress(f"drill {place.name} was killed; its remains are cleaned up")
+        said = "waits for its evidence to be filed" if (place / RESULT).exists() else "was killed"
+        progress(f"drill {place.name} {said}; it is taken to its end")
         end_processes(place)
         remove_data(place)
-        result = _result(place)
-        found.append(filing.file(place, result, archive, lake, is_again=True))
+        try:
+            found.append(filing.file(place, _result(place), archive, lake, is_again=True))
+        except (ValueError, LookupError, TypeError) as error:
+            # One folder that nobody can read must not keep all drills from being held.
+            aside = folder.parent / "unreadable" / place.name
+            aside.parent.mkdir(mode=0o700, exist_ok=True)
+            place.rename(aside)
+            _log.error(
+                "drill %s: its remains cannot be read (%s: %s); moved to %s",
+                place.name,
+                type(error).__name__,
+                error,
+                aside,
+            )
+            progress(f"drill {place.name}: its remains cannot be read; they are in {aside}")
     return found
 
 
@@ -53,13 +70,6 @@ def end_processes(place: Path) -> None:
         with suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(processes, timeout=_ENDING_SECONDS)
-
-
-def remove_data(place: Path) -> None:
-    """The servers' folders; the logs and the ledger stay for the evidence."""
-    for each in place.iterdir():
-        if each.is_dir():
-            shutil.rmtree(each)
 
 
 def _result(place: Path) -> Result:
@@ -82,6 +92,9 @@ def _aborted(place: Path) -> Result:
     writes = read(place / LEDGER)
     under_way = [name for name, seconds, _, _ in steps if seconds is None]
     acked = [write for write in writes if write.outcome == "ok"]
+    broken = [str(event["error"]) for event in known if event["event"] == "failed"]
+    why = f"; before that: {broken[-1]}" if broken else ""
+    left = "" if spec["is_embedded"] else "; the clusters are as that step left them: look which of them takes writes"
     where = f"in the step {under_way[-1]}" if under_way else f"after the step {last}"
     return Result(
         drill=spec["id"],
@@ -101,7 +114,8 @@ def _aborted(place: Path) -> Result:
         rto_objective_s=spec["rto_objective_s"],
         rpo_objective_s=spec["rpo_objective_s"],
         verdict="aborted",
-        deficiencies=(f"the drill itself was killed {where}; what survived was not looked at",),
+        deficiencies=(f"the drill itself was killed {where}; what survived was not looked at{why}{left}",),
+        remediation=("run it again; its servers, logs and data are cleaned up",),
         in_doubt_writes=sum(write.outcome == "in doubt" for write in writes),
         failed_writes=sum(write.outcome == "fail" for write in writes),
         acked_writes=len(acked),

@@ -24,13 +24,9 @@ Snapshot = Annotated[str | None, typer.Option(help="By default the newest.", sho
 @app.command()
 def copy(context: typer.Context, as_json: Json = False) -> None:
     """Take a copy now. What has not changed costs nothing again; nothing needs to be stopped."""
-    from greenops_pipelines.recovery.copies import record
-
-    settings, wired = load_settings(), context.obj()
-    copied = wired.copy_home(settings)
-    done = record(wired.lake(settings), copied, wired.gamedays(settings), bool(settings.replica_url))
+    done = context.obj().copy_home(load_settings())
     if as_json:
-        parts = {name: {"files": part.files, "bytes": part.bytes} for name, part in copied.parts.items()}
+        parts = {name: {"files": part.files, "bytes": part.bytes} for name, part in done.copied.parts.items()}
         _print_json(dict(done.figures) | {"parts": parts})
         return
     for name, value in done.figures.items():

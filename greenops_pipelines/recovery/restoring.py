@@ -16,13 +16,23 @@ from typing import Any
 
 from greenops_pipelines.errors import GreenopsError, TransientError
 from greenops_pipelines.lake import Lake
-from greenops_pipelines.recovery import remains, snapshots
+from greenops_pipelines.recovery import snapshots
 from greenops_pipelines.recovery.declared import Database, GameDays
 from greenops_pipelines.recovery.events import FILE as EVENTS
 from greenops_pipelines.recovery.events import Events, Step
 from greenops_pipelines.recovery.restore import restore
 from greenops_pipelines.recovery.restored import prove
-from greenops_pipelines.recovery.results import RESTORED, RESULT, Result, Spec, Verdict, put_json, steps_of, told
+from greenops_pipelines.recovery.results import (
+    RESTORED,
+    RESULT,
+    Result,
+    Spec,
+    Verdict,
+    put_json,
+    remove_data,
+    steps_of,
+    told,
+)
 from greenops_pipelines.recovery.vault import Vault
 
 NAME = "greenops-pipelines"
@@ -43,7 +53,7 @@ def drill(
     """Restores below `folder`, proves that it is usable, and removes it again. The caller holds the drills' lock."""
     spec = _spec(declared, gameday)
     unnamed, place = folder / f".{spec.id}", folder / spec.id
-    unnamed.mkdir(mode=0o700, parents=True)
+    unnamed.mkdir(mode=0o711, parents=True)
     events = Events(unnamed / EVENTS)
     events.add("drill", **told(spec))
     unnamed.rename(place)
@@ -57,11 +67,11 @@ def drill(
         verdict = "failed"
         deficiencies.append(str(error))
     finally:
-        remains.remove_data(place)
+        remove_data(place)
     rto, rpo = figures.get("rto_s"), figures.get("rpo_s")
     deficiencies += figures.pop("faults", ())
     if rto is not None and rto > spec.rto_objective_s:
-        deficiencies.append(f"RTO missed: {rto:.1f} s, the objective is {spec.rto_objective_s:g} s")
+        deficiencies.append(f"RTO missed: {rto:.10g} s, the objective is {spec.rto_objective_s:g} s")
     if rpo is not None and rpo > spec.rpo_objective_s:
         deficiencies.append(
             f"RPO missed: the copy was {rpo / 60:.1f} minutes old, the objective is {spec.rpo_objective_s / 60:g}"

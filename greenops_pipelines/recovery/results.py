@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ LEDGER = "ledger.jsonl"
 RESULT = "result.json"
 KEPT = "kept.json"
 RESTORED = "restored.json"
+_TRIES = 25
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,10 @@ class Result:
     clock_moved_s: float = 0.0
     health_checks: int = 0
     """Checks of both servers that were made and passed: connection, write, replication, content of the standby."""
+    assumptions: tuple[str, ...] = ()
+    """What its figures rest on."""
+    remediation: tuple[str, ...] = ()
+    """What to do about its deficiencies."""
     steps: tuple[dict[str, Any], ...] = ()
     commands: tuple[dict[str, Any], ...] = ()
 
@@ -109,6 +116,20 @@ def steps_of(path: Path) -> Iterator[tuple[str, float | None, str, list[dict[str
                 yield event["step"], round(event["t"] - since, 6), event["error"], event["commands"]
     for name in begun:
         yield name, None, "was under way when the drill ended", []
+
+
+def remove_data(folder: Path) -> None:
+    """The servers' folders; the logs and the ledger stay for the evidence."""
+    for each in folder.iterdir():
+        if each.is_dir():
+            # What was just killed may still be writing down that it was.
+            for _ in range(_TRIES):
+                shutil.rmtree(each, ignore_errors=True)
+                if not each.exists():
+                    break
+                time.sleep(0.2)
+            else:
+                raise TransientError(f"{each}: cannot be removed: something still writes there; try again")
 
 
 def told(spec: Spec) -> dict[str, Any]:

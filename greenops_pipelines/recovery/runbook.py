@@ -1,11 +1,13 @@
 """The runbook of a failover, written by a drill: its steps in order, what each took, and the commands that ran in it.
 
-Nothing in it is from memory: what did not run does not stand there. Not here: running anything.
+Nothing in it is from memory: what did not run does not stand there. What the drill did without a program (a signal, a file, a
+statement) stands as the command that does the same. Not here: running anything.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -84,9 +86,8 @@ def runbook(result: Result, folder: Path | None = None) -> str:
             "```",
         ]
         lines += [f"{variable}=/path/of/{region}" for region, variable in variables.items()]
-        lines += [
-            'PIDS="$(head -1 $FOLDER/data/postmaster.pid) $(pgrep --parent $(head -1 $FOLDER/data/postmaster.pid))"'
-        ]
+        pidfile = f"${variables[result.primary]}/data/postmaster.pid"
+        lines += [f'PIDS="$(head -1 {pidfile}) $(pgrep --parent $(head -1 {pidfile}))"']
         lines += ["```", ""]
     for number, step in enumerate(result.steps, 1):
         name = str(step["step"])
@@ -114,12 +115,27 @@ def _said(result: Result, folder: Path | None, variables: dict[str, str]) -> Seq
 
 
 def _shown(command: str, folder: Path | None, variables: dict[str, str]) -> str:
-    shown = command
+    if command.startswith("#"):
+        return _put_in(command, folder, variables)
+    words = shlex.split(command)
+    if words[0] == "kill":
+        # The postmaster and all its processes; the numbers of the drill's own mean nothing elsewhere.
+        return f"{words[0]} {words[1]} $PIDS"
+    return " ".join(_quoted(_put_in(word, folder, variables)) for word in words)
+
+
+def _put_in(text: str, folder: Path | None, variables: dict[str, str]) -> str:
     if folder is not None:
         for region, variable in variables.items():
-            shown = shown.replace(str(folder / region), f"${variable}")
-    # The postmaster and all its processes; the numbers of the drill's own mean nothing elsewhere.
-    return re.sub(r"^(kill -[A-Z]+) [\d ]+$", r"\1 $PIDS", shown)
+            text = text.replace(str(folder / region), f"${variable}")
+    return text
+
+
+def _quoted(word: str) -> str:
+    """As a shell reads it, variables filled in."""
+    if "$" not in word:
+        return shlex.quote(word)
+    return f'"{word}"' if re.search(r"[^\w$/.:=@+-]", word) else word
 
 
 def _seconds(value: Any) -> str:

@@ -3,6 +3,7 @@
 python operate.py STATE COMMAND
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -32,7 +33,8 @@ match sys.argv[2]:
         pid = int(path.read_text().splitlines()[0]) if path.exists() else 0
         children = Path(f"/proc/{pid}/task/{pid}/children")
         for each in [pid, *map(int, children.read_text().split())] if children.exists() else []:
-            os.kill(each, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, signal.SIGKILL)
         while Path(f"/proc/{pid}").exists() and pid:
             time.sleep(0.02)
     case "promote":

@@ -69,7 +69,7 @@ def run(folder: Path, asked: Spec, on_cluster: Callable[[EmbeddedCluster], None]
             made._set_up = set_up  # type: ignore[method-assign]
         return made
 
-    return Drill(asked, folder, RESIDENCY, cluster).run()
+    return Drill(asked, folder, lambda: RESIDENCY, cluster).run()
 
 
 def home(path: Path, monkeypatch: pytest.MonkeyPatch, gamedays: str = GAMEDAYS) -> Settings:

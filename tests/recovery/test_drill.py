@@ -247,7 +247,7 @@ def test_disk_that_fills_up_under_the_ledger_aborts_the_drill(tmp_path: Path, mo
         drill = Drill(
             spec("kill", rate=400, steady_seconds=600),
             tmp_path,
-            RESIDENCY,
+            lambda: RESIDENCY,
             lambda each, _folder, noted: EmbeddedCluster(
                 elsewhere, each.database.primary, each.database.standby, False, 0.0, noted
             ),

@@ -124,13 +124,14 @@ def test_dry_run_looks_and_moves_nothing(clusters: tuple[Settings, EmbeddedClust
     settings, made = clusters
     path = settings.ops_dir / "gamedays.yaml"
     path.write_text(path.read_text().replace("mode: act", "mode: dry-run"), encoding="utf-8")
-    held = wiring.hold_gameday(settings, Wanted(scenarios=("kill", "hang"), with_control=False))
+    held = wiring.hold_gameday(settings, Wanted(scenarios=("kill", "planned"), with_control=False))
     assert held.drills == ()
-    kill, hang = held.dry_runs
+    kill, planned = held.dry_runs
     assert kill.checks == (f"{US} answers", f"{EU} answers", f"{EU} streams")
     assert kill.faults == ()
     assert [each.rsplit(" ", 1)[-1] for each in kill.commands] == ["kill", "fence", "promote", "route", "failback"]
-    assert hang.faults == ("no command is named for the fault hang",)
+    assert [each.rsplit(" ", 1)[-1] for each in planned.commands] == ["fence", "promote", "route", "failback"]
+    assert held.ok
     # Nothing of ours is in their database.
     client = Client(made.dsn(US))
     assert client.ask("select to_regclass('greenops_drill_writes')") == [[None]]
@@ -152,6 +153,8 @@ def test_fault_without_a_command_is_named(clusters: tuple[Settings, EmbeddedClus
     settings, _ = clusters
     database = wiring.gamedays(settings).databases[0]
     assert database.clusters is not None
-    cluster = operated.OperatedCluster(database, database.clusters, "d", lambda _command, _seconds, _where: None)
+    cluster = operated.OperatedCluster(
+        database, database.clusters, "d", lambda _command, _seconds, _where: None, settings.ops_dir
+    )
     with pytest.raises(ConfigurationError, match=r"found no command for hang, allowed: kill; or the scenario planned"):
         cluster.fault("hang")

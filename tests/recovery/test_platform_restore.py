@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ import pytest
 
 from greenops_pipelines import wiring
 from greenops_pipelines.integrations.once import prepare_home
+from greenops_pipelines.recovery import checks
 from greenops_pipelines.recovery.copies import NO_SECOND_PLACE
 from greenops_pipelines.recovery.filing import Filed
 from greenops_pipelines.recovery.gameday import Wanted
@@ -49,7 +51,7 @@ def _drill(settings: Settings) -> Filed:
 
 
 def test_restore_is_drilled_and_its_digests_are_equal(settings: Settings) -> None:
-    copied = wiring.copy_home(settings)
+    copied = wiring.copy_home(settings).copied
     filed = _drill(settings)
     result = filed.result
     assert (result.verdict, result.deficiencies) == ("passed", ())
@@ -136,11 +138,13 @@ def test_commands_copy_list_verify_and_restore(settings: Settings, tmp_path: Pat
     assert {"lake", "evidence", "dagster"} <= {row["part"] for row in rows}
 
 
-def test_copy_in_the_home_says_that_it_is_no_second_place(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from greenops_pipelines.recovery.copies import record
-
-    inside = settings.model_copy(update={"replica_url": ""})
-    done = record(wiring.lake(inside), wiring.copy_home(inside), wiring.gamedays(inside), bool(inside.replica_url))
+def test_copy_in_the_home_says_that_it_is_no_second_place(settings: Settings) -> None:
+    inside = settings.model_copy(update={"replica_url": str(settings.home / "second")})
+    done = wiring.copy_home(inside)
+    # A folder below the home is the home.
+    assert wiring.lake(inside).query("select distinct region from recovery_copies").to_pylist() == [{"region": None}]
+    measured = checks.fresh(wiring.lake(inside), wiring.gamedays(inside), datetime.now(UTC))
+    assert (measured.outcome, measured.missing) == ("cannot be measured", "a second place (GREENOPS_REPLICA_URL)")
     assert done.figures["lies"] == NO_SECOND_PLACE
 
 
