@@ -55,7 +55,7 @@ recovery/replica <- evidence/bundles lake/warehouse
 recovery/steps <- ops/gamedays
 report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily placement/avoided_monthly report/scorecard
 report/recovery <- ops/gamedays recovery/gameday recovery/replica recovery/steps
-report/scorecard <- evidence/bundles lake/warehouse
+report/scorecard <- evidence/bundles lake/warehouse recovery/gameday
 slo/certificates <- slo/definitions slo/rules
 slo/definitions <-
 slo/rules <- slo/definitions
@@ -109,7 +109,7 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "maintenance_daily",
         "placement_hourly",
         "placement_proof_weekly",
-        "recovery_copy_hourly",
+        "recovery_copy_half_hourly",
         "recovery_daily",
         "slo_daily",
     }

@@ -95,6 +95,7 @@ STATE = (
     "inbox/placement/.taking/b.json",
     "inbox/placement/a.json",
     "keys/evidence.pub",
+    "keys/gpg.fingerprint",
     "keys/log.vkey",
     "reports/carbon.html",
     "submissions/ab/abcd.json",
