@@ -22,6 +22,11 @@ WINDOW = timedelta(days=35)
 
 _DRILLS = "recovery_drills"
 _SOUND = "('passed', 'refused as intended')"
+_NOT_PASSED_SINCE = f"""not exists (
+    select 1 from {_DRILLS} as l
+    where l.database = d.database and l.scenario = d.scenario and l.is_sync = d.is_sync and l.is_embedded = d.is_embedded
+        and l.began_at > d.began_at and l.verdict in {_SOUND}
+)"""
 
 
 def listed(lake: Lake, limit: int) -> list[dict[str, Any]]:
@@ -144,17 +149,27 @@ def directions(lake: Lake, now: datetime) -> Measurement:
 
 
 def rto(lake: Lake, declared: GameDays, now: datetime) -> Measurement:
-    """J4.2: the longest recovery time of the window."""
+    """J4.2: the longest recovery time of the window. A failover that never came back lasts until its like passes."""
     found = _distribution(lake, "rto_s", now)
     target = declared.objectives.rto_minutes
+    [never] = lake.query(
+        f"""
+        select min(d.began_at) as since, min(d.drill) as drill from {_DRILLS} as d
+        where not d.is_negative_control and d.verdict = 'failed' and d.rto_s is null and d.scenario not in ('restore', 'corrupt-standby')
+            and {_NOT_PASSED_SINCE}
+        """
+    ).to_pylist()
     worst = found["worst"]
+    if never["since"] is not None:
+        worst = max(worst or 0.0, (now - never["since"]).total_seconds())
     return Measurement(
         check="recovery/gameday:rto",
         measured=None if worst is None else worst / 60,
         target=target,
         comparison="<=",
         unit="minutes",
-        detail=_said(found, "from fault to first write elsewhere"),
+        detail=(f"drill {never['drill']} never came back; " if never["drill"] else "")
+        + _said(found, "from fault to first write elsewhere"),
         missing=None if worst is not None else "a drill that failed over in the last 35 days",
         figures=_figures(found),
     )
@@ -186,11 +201,7 @@ def sound(lake: Lake, now: datetime) -> Measurement:
         where d.began_at <= $1 and (
             d.bundle is null
             or not d.is_negative_control and d.verdict not in {_SOUND}
-            and not exists (
-                select 1 from {_DRILLS} as l
-                where l.database = d.database and l.scenario = d.scenario and l.is_sync = d.is_sync and l.is_embedded = d.is_embedded
-                    and l.began_at > d.began_at and l.verdict in {_SOUND}
-            )
+            and {_NOT_PASSED_SINCE}
         )
         order by d.began_at
         """,

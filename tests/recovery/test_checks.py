@@ -367,6 +367,14 @@ def test_without_drills_nothing_is_unsound(lake: Lake) -> None:
     assert checks.sound(lake, NOW).measured == 0.0
 
 
+def test_a_failover_that_never_came_back_lasts_until_its_like_passes(lake: Lake) -> None:
+    put(lake, drill("good", 3, scenario="hang"), failed("a", 2))
+    found = checks.rto(lake, GAMEDAYS, NOW)
+    assert (found.measured, found.outcome) == (2 * 24 * 60, "failed")
+    assert found.detail.startswith("drill a never came back; ")
+    assert checks.rto(put(lake, drill("b", 1)), GAMEDAYS, NOW).measured == 0.1
+
+
 # That a drill can fail
 
 
