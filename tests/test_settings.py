@@ -58,6 +58,7 @@ def test_loading_the_example_gives_exactly_the_defaults(empty_folder: Path) -> N
         "cost_path",
         "opencost_url",
         "evidence_url",
+        "replica_url",
         "evidence_key",
         "evidence_tsa_url",
         "evidence_tsa_ca",
