@@ -22,7 +22,7 @@ from greenops_pipelines.errors import BadInput, ObjectMissing, PermanentError, T
 from greenops_pipelines.recovery import snapshots
 from greenops_pipelines.recovery.replica_lock import WORKERS
 from greenops_pipelines.recovery.snapshots import CHUNK_BYTES, File, Snapshot, chunk_key
-from greenops_pipelines.recovery.vault import Vault
+from greenops_pipelines.recovery.vault import Vault, fsync_folder
 
 MARKER = ".restoring"
 """In the folder until all of it is there. A home with this file in it is no home yet."""
@@ -90,7 +90,7 @@ def restore(vault: Vault, into: Path, snapshot: str | None = None) -> Restored:
         )
         if done.ok:
             (into / MARKER).unlink()
-            _fsync_folder(into)
+            fsync_folder(into)
     return done
 
 
@@ -125,7 +125,7 @@ def _marked(into: Path, snapshot: str) -> Iterator[None]:
         os.pwrite(descriptor, json.dumps({"snapshot": snapshot, "process": os.getpid()}).encode() + b"\n", 0)
         os.fsync(descriptor)
         with _faults(into):
-            _fsync_folder(into)
+            fsync_folder(into)
         yield
     finally:
         os.close(descriptor)
@@ -249,15 +249,7 @@ def _mode(path: str) -> int:
 def _flush_folders(into: Path) -> None:
     """Makes the renames survive a power cut, each folder once; only then may the marker go."""
     for folder, _, _ in os.walk(into):
-        _fsync_folder(Path(folder))
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        fsync_folder(Path(folder))
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class LocalVault:
                 os.fsync(descriptor)
                 temporary.replace(target)
             for folder in (target.parent, *made):
-                _fsync_folder(folder)
+                fsync_folder(folder)
 
     def get(self, key: str) -> bytes:
         path = self._path(key)
@@ -140,7 +140,7 @@ class LocalVault:
         with self._faults(key), suppress(FileNotFoundError):
             path.unlink()
             # Or a power cut could bring a snapshot back whose chunks have gone since.
-            _fsync_folder(path.parent)
+            fsync_folder(path.parent)
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)
@@ -291,7 +291,8 @@ def _missing(place: str) -> ObjectMissing:
     return ObjectMissing(f"{place}: found no object under that key")
 
 
-def _fsync_folder(folder: Path) -> None:
+def fsync_folder(folder: Path) -> None:
+    """Names in it survive a power cut when this returns."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -83,6 +83,11 @@ def test_more_writes_than_evidence_can_hold_are_refused_before_anything_begins(s
         ("connection failed: FATAL: sorry, too many clients already", False),
         ("connection failed: FATAL: the database system is starting up", False),
         ("connection failed: FATAL: password authentication failed", False),
+        # Of two addresses one is dead, and the other one answers.
+        (
+            "to 10.0.0.1 failed: Connection refused; to 10.0.0.2 failed: FATAL: the database system is starting up",
+            False,
+        ),
         ('could not translate host name "orders-us" to address: Name or service not known', False),
         ("an answer", False),
     ],
