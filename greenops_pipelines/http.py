@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 Params = Mapping[str, str | int | SecretStr]
 
-_RETRIED = frozenset({429, 500, 502, 503, 504})
+RETRIED = frozenset({429, 500, 502, 503, 504})
 _REDIRECTS = 3
 _FIX_URL = "change the base URL if the service has moved"
 _CHUNK_BYTES = 65_536
@@ -155,9 +155,9 @@ class HttpClient:
             status = response.status_code
             if status >= 300:
                 said = self._error_body(response, deadline)
-                answered = f"answered {status} {_phrase(status)}" + (f": {one_line(said, 200)}" if said else "")
-                if status in _RETRIED:
-                    raise _Fault(answered, self._retry_after_seconds(response))
+                answered = f"answered {status} {phrase(status)}" + (f": {one_line(said, 200)}" if said else "")
+                if status in RETRIED:
+                    raise _Fault(answered, retry_after_seconds(response.headers, self._now()))
                 raise HttpStatusError(f"GET {one_line(url, 200)}: {answered}", status, redact(said)[:2000])
             body = self._body(response, deadline)
             content_type = response.headers.get("Content-Type", "")
@@ -188,7 +188,7 @@ class HttpClient:
                 url, params=query, headers=headers, timeout=(connect, read), stream=True, allow_redirects=False
             )
         except (requests.RequestException, ValueError) as error:
-            fault = _described(error)
+            fault = described(error)
             # `requests` parses a redirect even where it does not follow it, and lets ValueError through.
             malformed, untrusted = isinstance(error, ValueError), "CERTIFICATE_VERIFY_FAILED" in str(error)
         if malformed:
@@ -232,24 +232,12 @@ class HttpClient:
                     fault = f"the body was still arriving after {self._total_seconds:.0f} s"
                     break
         except (urllib3.exceptions.HTTPError, OSError, zlib.error) as error:
-            fault = _described(error)
+            fault = described(error)
         if fault is None and inflate and not inflate.eof and len(body) < limit:
             fault = "the compressed body was cut off"
         if fault is not None:
             raise _Fault(fault)
         return bytes(body)
-
-    def _retry_after_seconds(self, response: requests.Response) -> float | None:
-        """Seconds the server asks us to wait (RFC 9110, 10.2.3: delay-seconds or an HTTP-date); None: not said."""
-        asked = response.headers.get("Retry-After", "").strip()
-        if re.fullmatch(r"\d+", asked, re.ASCII):
-            return min(float(asked), _ONE_YEAR_SECONDS)
-        try:
-            until = email.utils.parsedate_to_datetime(asked)
-        except ValueError:
-            return None
-        until = until if until.tzinfo else until.replace(tzinfo=UTC)
-        return min(max((until - self._now()).total_seconds(), 0.0), _ONE_YEAR_SECONDS)
 
 
 class _Fault(Exception):
@@ -260,14 +248,28 @@ class _Fault(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-def _phrase(status: int) -> str:
+def retry_after_seconds(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds the server asks us to wait (RFC 9110, 10.2.3: delay-seconds or an HTTP-date); None: not said."""
+    asked = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d+", asked, re.ASCII):
+        return min(float(asked), _ONE_YEAR_SECONDS)
+    try:
+        until = email.utils.parsedate_to_datetime(asked)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return min(max((until - now).total_seconds(), 0.0), _ONE_YEAR_SECONDS)
+
+
+def phrase(status: int) -> str:
+    """The standard's word for a status; empty for one of the server's own making."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:  # a status of the server's own making
         return ""
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
     """What went wrong on the wire, without the URL that the error's own text may hold."""
     match error:
         case requests.ConnectTimeout():

@@ -103,10 +103,10 @@ class Descriptor:
     def read(cls, value: object, where: str) -> Descriptor:
         """The descriptor in a parsed document; `ProviderError` names `where`."""
         match value:
-            case {"mediaType": str(media_type), "digest": str(digest), "size": int(size)} if size >= 0:
-                annotations = value.get("annotations") or {}
-                artifact = value.get("artifactType") or ""
-                platform = value.get("platform")
+            case {"mediaType": str(media_type), "digest": str(digest), "size": int(size), **rest} if size >= 0:
+                annotations = rest.get("annotations") or {}
+                artifact = rest.get("artifactType") or ""
+                platform = rest.get("platform")
                 return cls(
                     media_type,
                     check_digest(digest, where),
@@ -293,10 +293,14 @@ class Repository(Protocol):
         """What is attached to a digest (OCI 1.1): the registry's answer, or that of the fallback index tag."""
         ...
 
+    def drop_referrer(self, subject: str, digest: str) -> bool:
+        """Takes an attached manifest away from its subject; False where the repository lets nobody do so."""
+        ...
+
 
 def _platform(value: object) -> Platform | None:
     match value:
-        case {"os": str(os), "architecture": str(architecture)}:
-            variant = value.get("variant")
+        case {"os": str(os), "architecture": str(architecture), **rest}:
+            variant = rest.get("variant")
             return Platform(os, architecture, variant if isinstance(variant, str) else "")
     return None
