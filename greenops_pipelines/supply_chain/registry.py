@@ -22,6 +22,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 import urllib3
+
 from greenops_pipelines import strict_json
 from greenops_pipelines.errors import ConfigurationError, ObjectMissing, ProviderError, TransientError
 from greenops_pipelines.http import RETRIED, described, phrase, retry_after_seconds
@@ -181,9 +182,8 @@ class Registry:
 
     def drop_referrer(self, subject: str, digest: str) -> bool:
         listed = self._fallback(subject)
-        if kept := [each for each in listed if each.digest != digest]:
-            if len(kept) < len(listed):
-                self._put_fallback(subject, kept)
+        if (kept := [each for each in listed if each.digest != digest]) and len(kept) < len(listed):
+            self._put_fallback(subject, kept)
         try:
             self._call("DELETE", f"manifests/{digest}", {})
         except ObjectMissing:
