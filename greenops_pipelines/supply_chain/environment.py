@@ -1,0 +1,203 @@
+"""The project's own Python environment as a subject: what is installed, told the same way on any machine.
+
+An inventory lists every distribution by name, version and the digest of what its wheel holds; an OCI layout gives it a
+digest that attestations can be attached to, as to an image's. Not here: the interpreter, and the SBOM (`sbom.py`).
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import re
+import sysconfig
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from greenops_pipelines import strict_json
+from greenops_pipelines.errors import BadInput, ConfigurationError
+from greenops_pipelines.evidence import canonical
+from greenops_pipelines.supply_chain.layout import Layout
+from greenops_pipelines.supply_chain.oci import EMPTY_BYTES, OCI_EMPTY, OCI_MANIFEST
+from greenops_pipelines.supply_chain.suppliers import python_headers
+
+ARTIFACT_TYPE = "application/vnd.greenops-pipelines.environment.v1+json"
+NAME = "greenops-pipelines-environment"
+PROJECT = "greenops-pipelines"
+
+CATALOGERS = ("python-installed-package-cataloger", "go-module-binary-cataloger")
+"""What Syft looks for in site-packages: distributions, and the modules inside Go programs that wheels carry.
+
+Left out: .NET and Java files that wheels carry as data (11 s more on two cores), and C libraries copied into wheels, which
+Syft 1.18 knows by no version.
+"""
+EXCLUDED = ("**/direct_url.json",)
+"""Says from which folder or address an installer took a wheel: differs between machines with the same wheels."""
+
+_BY_INSTALLER = frozenset(
+    {"INSTALLER", "REQUESTED", "RECORD", "RECORD.jws", "RECORD.p7s", "direct_url.json", "provenance_url.json"}
+    | {"uv_build.json", "uv_cache.json"}
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """One installed distribution. `sha256` covers its files by their digests in RECORD; None where it has no RECORD."""
+
+    name: str
+    version: str
+    sha256: str | None
+    files: int
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """`document` is canonical JSON; its digest is equal wherever the same wheels are installed."""
+
+    document: bytes
+    packages: tuple[Package, ...]
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A distribution in a folder of packages. `lines` are those of its wheel's files: path, digest, size."""
+
+    name: str
+    version: str
+    folder: Path
+    lines: tuple[tuple[str, str, str], ...] | None
+    sources: Path | None = None
+    """Where its files lie, if not in `folder`: an editable install of this project."""
+
+    def path(self, line: str) -> Path:
+        """The file of a line of RECORD."""
+        in_folder = self.folder / line
+        return self.sources / line if self.sources is not None and not in_folder.exists() else in_folder
+
+
+def site_packages() -> Path:
+    """Of the running interpreter."""
+    return Path(sysconfig.get_path("purelib"))
+
+
+def inventory(folder: Path | None = None) -> Inventory:
+    """Every distribution installed in `folder`, by default in this environment. RECORD is believed; files are not read again.
+
+    Not counted: compiled byte code, and what an installer writes by itself (its name, addresses, start scripts).
+    Raises `BadInput` where the folder, or the metadata of one distribution, is unfit.
+    """
+    packages = tuple(
+        Package(
+            each.name,
+            each.version,
+            None if each.lines is None else _digest(each.lines),
+            len(each.lines or ()),
+        )
+        for each in distributions(folder or site_packages())
+    )
+    listed = [{"name": p.name, "version": p.version, "sha256": p.sha256, "files": p.files} for p in packages]
+    return Inventory(canonical.dumps({"format": ARTIFACT_TYPE, "packages": listed}), packages)
+
+
+def as_layout(inventory: Inventory, folder: Path) -> str:
+    """The inventory as one artifact in the OCI layout `folder`, which is made where there is none; its digest.
+
+    The form is OCI 1.1's "Guidelines for Artifact Usage": an empty config, one layer, an `artifactType`.
+    """
+    layout = Layout(folder, create=True)
+    config = layout.put_blob(EMPTY_BYTES, OCI_EMPTY)
+    layer = layout.put_blob(inventory.document, ARTIFACT_TYPE)
+    manifest: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": ARTIFACT_TYPE,
+        "config": config.as_document(),
+        "layers": [layer.as_document()],
+        "annotations": {
+            "org.opencontainers.image.title": NAME,
+            "org.opencontainers.image.description": "Python distributions installed beside greenops-pipelines",
+            "org.opencontainers.image.vendor": PROJECT,
+        },
+    }
+    return layout.put_manifest(canonical.dumps(manifest), OCI_MANIFEST, "environment").digest
+
+
+def distributions(folder: Path) -> tuple[Distribution, ...]:
+    """Those with a `.dist-info` or `.egg-info` folder in `folder`, by name and version; `BadInput` where it has none."""
+    found = [_distribution(each) for each in folder.glob("*.dist-info") if each.is_dir()]
+    found += [_distribution(each, "PKG-INFO") for each in folder.glob("*.egg-info") if each.is_dir()]
+    if not found:
+        raise BadInput(f"{folder}: found no installed distribution, allowed: a folder of Python packages")
+    return tuple(sorted(found, key=lambda each: (each.name, each.version, str(each.folder))))
+
+
+def installed(names: Collection[str], folder: Path) -> tuple[Distribution, ...]:
+    """Those of these names, in the order of `distributions`; `ConfigurationError` where one is not installed."""
+    found = tuple(each for each in distributions(folder) if each.name in names)
+    if missing := sorted(set(names) - {each.name for each in found}):
+        raise ConfigurationError(f"{folder}: found no {', '.join(missing)}; install the project with its dependencies")
+    return found
+
+
+def _distribution(info: Path, metadata: str = "METADATA") -> Distribution:
+    try:
+        headers = python_headers((info / metadata).read_bytes())
+    except OSError as error:
+        raise BadInput(f"{info / metadata}: {error.strerror}; install that distribution again") from None
+    name, version = headers.get("Name", "").strip(), headers.get("Version", "").strip()
+    if not name or not version:
+        raise BadInput(f"{info / metadata}: found no Name or no Version; install that distribution again")
+    name = re.sub(r"[-_.]+", "-", name).lower()
+    record = info / "RECORD"
+    if not record.is_file():
+        return Distribution(name, version, info.parent, None)
+    rows = csv.reader(io.StringIO(record.read_text("utf-8")))
+    lines = {(row[0], row[1], row[2]) for row in rows if len(row) == 3 and _is_of_wheel(row[0], info)}
+    sources = _sources(info) if name == PROJECT else None
+    if sources is not None:
+        # An editable install's RECORD names a path of this machine and none of the sources: told as the wheel would tell.
+        lines = {line for line in lines if not line[0].endswith(".pth")} | set(_hashed(sources))
+    return Distribution(name, version, info.parent, tuple(sorted(lines)), sources)
+
+
+def _is_of_wheel(path: str, info: Path) -> bool:
+    """Whether the line stands in the wheel too, with the same digest."""
+    parts = path.split("/")
+    if path.endswith(".pyc") or (parts[0] == info.name and parts[-1] in _BY_INSTALLER):
+        return False
+    if ".." in parts and parts[-2] in ("bin", "Scripts"):
+        # Start scripts name the interpreter in their first line; programs (ruff, uv) are as they were in the wheel.
+        try:
+            with (info.parent / path).open("rb") as stream:
+                return stream.read(2) != b"#!"
+        except OSError:
+            return True
+    return True
+
+
+def _sources(info: Path) -> Path | None:
+    try:
+        origin = strict_json.loads((info / "direct_url.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    match origin:
+        case {"dir_info": {"editable": True}, "url": str(url)} if url.startswith("file://"):
+            return Path(unquote(urlsplit(url).path))
+    return None
+
+
+def _hashed(sources: Path) -> Iterator[tuple[str, str, str]]:
+    """Lines of RECORD for the project's own package."""
+    for path in (sources / PROJECT.replace("-", "_")).rglob("*"):
+        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith("."):
+            data = path.read_bytes()
+            told = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+            yield path.relative_to(sources).as_posix(), f"sha256={told}", str(len(data))
+
+
+def _digest(lines: tuple[tuple[str, str, str], ...]) -> str:
+    return hashlib.sha256("".join(f"{','.join(line)}\n" for line in lines).encode()).hexdigest()
