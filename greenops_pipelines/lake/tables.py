@@ -10,6 +10,7 @@ import pyarrow as pa
 from greenops_pipelines.lake.cost_tables import COST_TABLES
 from greenops_pipelines.lake.recovery_tables import RECOVERY_TABLES
 from greenops_pipelines.lake.schema import TIMESTAMP, Column, Kind, Table
+from greenops_pipelines.lake.supply_tables import SUPPLY_TABLES
 
 _text = pa.string()
 _float = pa.float64()
@@ -585,4 +586,5 @@ DECLARED: tuple[Table, ...] = (
     PLACEMENT_PROOF,
     *COST_TABLES,
     *RECOVERY_TABLES,
+    *SUPPLY_TABLES,
 )

@@ -1,0 +1,227 @@
+"""The images that are looked after: which tags point where now, and what each digest is for which platform.
+
+Own subjects are built into layouts below HOME/images first. Not here: what is inside them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError, ObjectMissing, ProviderError
+from greenops_pipelines.lake import Lake, Written
+from greenops_pipelines.lake.supply_tables import IMAGES
+from greenops_pipelines.supply_chain import credentials
+from greenops_pipelines.supply_chain.declared import EMBEDDED, ENVIRONMENT, LAYOUT, Image, Images
+from greenops_pipelines.supply_chain.layout import Layout
+from greenops_pipelines.supply_chain.oci import Manifest, Platform, Reference, Repository
+from greenops_pipelines.supply_chain.registry import Registry
+
+_log = logging.getLogger(__name__)
+
+LATEST = "latest"
+"""The tag of what is built here."""
+_ATTACHMENT = re.compile(r"sha256-[0-9a-f]{64}(\.(sig|att|sbom))?")
+NO_PLATFORM = "none"
+MAX_TAGS = 500
+"""Looked at per image: a look has to end within a sensor's minute."""
+_MAX_CONFIG_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """A tag, and the digest that it points to."""
+
+    image: Image
+    tag: str
+    repository: str
+    """As the world knows it, without a machine's paths."""
+    manifest: Manifest
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one SBOM is of: the manifest of one platform."""
+
+    platform: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at all images found, and what could not be looked at."""
+
+    noticed: tuple[Noticed, ...]
+    faults: tuple[str, ...]
+    written: Written
+    new: tuple[str, ...]
+    """Digests, in order."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(each.digest for each in self.noticed))
+
+
+def open_repository(image: Image, folder: Path, home: Path) -> Repository:
+    """Where an image lies. `folder` is where relative layouts begin; what is built here lies below `home`."""
+    if image.is_own:
+        return Layout(own_layout(image, home), create=True)
+    if image.source.startswith(LAYOUT):
+        return Layout(folder / image.source.removeprefix(LAYOUT))
+    return open_registry(Reference.parse(image.source))
+
+
+def open_registry(reference: Reference) -> Registry:
+    """The repository of a reference, with what `docker login` left."""
+    return Registry(reference.registry, reference.repository, credentials.find)
+
+
+def own_layout(image: Image, home: Path) -> Path:
+    """Where a subject that is built here lies."""
+    return home / "images" / image.name
+
+
+def public_name(image: Image) -> str:
+    """What statements call it: the same on every machine."""
+    return f"greenops-pipelines/{image.name}" if image.is_own or image.source.startswith(LAYOUT) else image.source
+
+
+def build_own(image: Image, home: Path) -> None:
+    """Builds what is declared as built here: the same bytes as long as what it is made of has not changed."""
+    from greenops_pipelines.supply_chain import environment, sample_image
+
+    folder = own_layout(image, home)
+    if image.source == EMBEDDED:
+        sample_image.build(folder)
+    elif image.source == ENVIRONMENT:
+        environment.as_layout(environment.inventory(), folder)
+
+
+def look(
+    declared: Images, home: Path, lake: Lake, now: datetime, opened: Callable[[Image], Repository] | None = None
+) -> Look:
+    """Asks every source which digests its tags point to, and writes that down. One that fails keeps what it had."""
+    open_ = opened or (lambda image: open_repository(image, declared.folder, home))
+    noticed: list[Noticed] = []
+    faults: list[str] = []
+    asked: list[Image] = []
+    for image in declared.images:
+        try:
+            found = list(_of(image, open_, home))
+        except GreenopsError as error:
+            _log.warning("image %s: %s", image.name, error)
+            faults.append(f"{image.name}: {error}")
+        else:
+            if not found:
+                faults.append(f"{image.name}: no tag fits {', '.join(image.tags)}")
+            asked.append(image)
+            noticed += found
+    before = lake.read(IMAGES).to_pylist()
+    rows = _rows(noticed, before, now)
+    names = {image.name for image in declared.images}
+    gone = {row["image"] for row in before} - names
+    partitions = [{"image": each} for each in (*sorted(image.name for image in asked), *sorted(gone))]
+    written = lake.write(IMAGES, pa.Table.from_pylist(rows, schema=IMAGES.schema), partitions)
+    known = {row["image_digest"] for row in before}
+    new = dict.fromkeys(each.digest for each in noticed if each.digest not in known)
+    return Look(tuple(noticed), tuple(faults), written, tuple(new))
+
+
+def parts(repository: Repository, manifest: Manifest, platforms: Sequence[str]) -> tuple[Part, ...]:
+    """The manifests that SBOMs are made of: one per platform asked for. A missing one is a `ProviderError` that says so."""
+    if not manifest.is_index:
+        return (Part(_platform(repository, manifest), manifest),)
+    found: dict[str, Manifest] = {}
+    for each in manifest.manifests:
+        if each.platform is None or each.platform.os == "unknown":
+            continue  # BuildKit's own attestations
+        found[str(each.platform)] = repository.manifest(each.digest)
+    wanted = [str(Platform.parse(each)) for each in platforms]
+    if missing := [each for each in wanted if each not in found]:
+        has = ", ".join(sorted(found)) or "none"
+        raise ProviderError(
+            f"{repository.name}@{manifest.digest}: found the platforms {has}, allowed: also {', '.join(missing)}, "
+            "as ops/images.yaml says"
+        )
+    for platform in wanted:
+        if found[platform].is_index:
+            raise ProviderError(f"{repository.name}@{manifest.digest}: found an index inside the index for {platform}")
+    return tuple(Part(each, found[each]) for each in wanted)
+
+
+def find(lake: Lake, digest: str) -> dict[str, Any]:
+    """The row of IMAGES about a digest, the first by name and tag; `BadInput` where no tag points to it now."""
+    rows = lake.query(
+        "select * from images where image_digest = $1 order by is_own desc, image, tag limit 1", [digest]
+    ).to_pylist()
+    if not rows:
+        raise BadInput(f"image {digest}: no tag points to it now, allowed: a digest of `select * from images`")
+    return dict(rows[0])
+
+
+def _of(image: Image, opened: Callable[[Image], Repository], home: Path) -> Sequence[Noticed]:
+    if image.is_own:
+        build_own(image, home)
+    repository = opened(image)
+    tags = [
+        tag
+        for tag in repository.tags()
+        if not _ATTACHMENT.fullmatch(tag) and any(fnmatch.fnmatchcase(tag, each) for each in image.tags)
+    ]
+    if len(tags) > MAX_TAGS:
+        raise ConfigurationError(
+            f"{image.source}: found {len(tags):,} tags that fit {', '.join(image.tags)}, allowed: {MAX_TAGS}; "
+            "name fewer under `tags` in ops/images.yaml"
+        )
+    found = []
+    for tag in tags:
+        try:
+            found.append(Noticed(image, tag, public_name(image), repository.manifest(tag)))
+        except ObjectMissing:
+            continue  # moved or deleted since it was listed
+    return found
+
+
+def _rows(noticed: Sequence[Noticed], before: Sequence[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    known = {(row["image"], row["tag"], row["image_digest"]): row["noticed_at"] for row in before}
+    return [
+        {
+            "image": each.image.name,
+            "tag": each.tag,
+            "image_digest": each.digest,
+            "repository": each.repository,
+            "media_type": each.manifest.media_type,
+            "is_index": each.manifest.is_index,
+            "is_own": each.image.is_own,
+            "is_sample": each.image.source == EMBEDDED,
+            "noticed_at": known.get((each.image.name, each.tag, each.digest), now),
+        }
+        for each in noticed
+    ]
+
+
+def _platform(repository: Repository, manifest: Manifest) -> str:
+    """As the image's own configuration says; `none` for what is no image."""
+    import json
+
+    if manifest.document.get("artifactType"):
+        return NO_PLATFORM
+    try:
+        document = json.loads(repository.blob(manifest.config, _MAX_CONFIG_BYTES))
+        return str(Platform(str(document["os"]), str(document["architecture"]), str(document.get("variant") or "")))
+    except (ValueError, KeyError, TypeError):
+        raise ProviderError(
+            f"{repository.name}@{manifest.digest}: its configuration names no os and architecture"
+        ) from None
