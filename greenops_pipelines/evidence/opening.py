@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +21,9 @@ from greenops_pipelines.evidence.signing import PublicKey
 from greenops_pipelines.evidence.timestamp import Authority
 from greenops_pipelines.evidence.verify import verify
 from greenops_pipelines.settings import Settings
-from greenops_pipelines.store.local import LocalObjectStore
 from greenops_pipelines.store.objects import ObjectStore
-from greenops_pipelines.store.s3 import Retention, S3ObjectStore, s3_client
-
-_S3 = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*?))?/?")
+from greenops_pipelines.store.opening import open_store
+from greenops_pipelines.store.s3 import Retention
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class Evidence:
                 "GREENOPS_EVIDENCE_RETENTION_DAYS: found a retention, and a folder as the store; "
                 "allowed: 0, or a bucket in GREENOPS_EVIDENCE_URL"
             )
-        return _store(address, "GREENOPS_EVIDENCE_URL", settings.s3_endpoint, settings.s3_region, retention)
+        return open_store(address, "GREENOPS_EVIDENCE_URL", settings.s3_endpoint, settings.s3_region, retention)
 
     @cached_property
     def keys(self) -> Keys:
@@ -70,7 +67,7 @@ class Evidence:
         if address.startswith("git+"):
             return GitPlace(address.removeprefix("git+"), settings.home / "evidence" / "published")
         region = settings.evidence_checkpoints_region or settings.s3_region
-        return StorePlace(_store(address, "GREENOPS_EVIDENCE_CHECKPOINTS", settings.s3_endpoint, region, None))
+        return StorePlace(open_store(address, "GREENOPS_EVIDENCE_CHECKPOINTS", settings.s3_endpoint, region, None))
 
     @cached_property
     def publication(self) -> Publication | None:
@@ -159,14 +156,3 @@ def _reader(folder: Path) -> Callable[[str], bytes | None]:
             return None
 
     return read
-
-
-def _store(address: str, setting: str, endpoint: str, region: str, retention: Retention | None) -> ObjectStore:
-    if not address.startswith("s3://"):
-        if "://" in address:
-            raise ConfigurationError(f"{setting}: found {address!r}, allowed: a folder or s3://bucket/prefix")
-        return LocalObjectStore(Path(address).expanduser())
-    match = _S3.fullmatch(address)
-    if match is None:
-        raise ConfigurationError(f"{setting}: found {address!r}, allowed: s3://bucket or s3://bucket/prefix")
-    return S3ObjectStore(s3_client(endpoint, region), match[1], match[2] or "", retention)
