@@ -73,8 +73,7 @@ def sign(repository: Repository, digest: str, name: str, signer: Signer) -> None
 
 def attest(repository: Repository, digest: str, predicate_type: str, payload: bytes, signer: Signer) -> None:
     """Attaches a statement to `digest`, both ways, in place of ours of the same type about the same digests."""
-    new = json.loads(payload)
-    about = {f"sha256:{each['digest']['sha256']}" for each in new["subject"]}
+    new, about = json.loads(payload), set(attestations.subjects(payload))
     former = [
         each
         for each in read(repository, digest, [signer.public])

@@ -55,6 +55,12 @@ def statement(name: str, digests: Sequence[str], predicate_type: str, predicate:
     )
 
 
+def subjects(payload: bytes) -> tuple[str, ...]:
+    """The digests that a statement of ours is about."""
+    said = _object(payload, "statement")
+    return tuple(filter(None, map(_digest, said["subject"])))
+
+
 def envelope(signer: Signer, payload: bytes) -> bytes:
     """The DSSE envelope around a statement. It names no key: cosign skips a signature whose name it cannot resolve."""
     return canonical.dumps(

@@ -62,11 +62,11 @@ class Vex(OpsModel):
 
 
 class Builder(OpsModel):
-    """A build platform that signs its own provenance."""
+    """A build platform whose provenance is accepted; one with a key signs it itself."""
 
     id: Annotated[str, Field(min_length=1)]
-    key: Annotated[str, Field(min_length=1)]
-    level: Literal[2, 3]
+    key: str = ""
+    level: Literal[1, 2, 3] = 1
 
 
 class Admission(OpsModel):
@@ -88,11 +88,11 @@ class _Images(OpsModel):
 
 @dataclass(frozen=True)
 class TrustedBuilder:
-    """A builder with its key read."""
+    """A builder with its key read; None where our own key signs inside the build, which is of level 1."""
 
     id: str
-    key: PublicKey
-    level: int
+    key: PublicKey | None = None
+    level: int = 1
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def read_images(ops_dir: Path) -> Images:
         ops_dir / value.vex.folder,
         tuple(key for place, key in keys.items() if place[0] == "vex"),
         tuple(
-            TrustedBuilder(each.id, keys["builders", at, "key"], each.level) for at, each in enumerate(value.builders)
+            TrustedBuilder(each.id, keys.get(("builders", at, "key")), each.level)
+            for at, each in enumerate(value.builders)
         ),
         value.admission,
         ops_dir,
@@ -144,7 +145,7 @@ def read_images(ops_dir: Path) -> Images:
 
 def _named_keys(value: _Images) -> list[tuple[Location, str]]:
     vex: list[tuple[Location, str]] = [(("vex", "keys", at), name) for at, name in enumerate(value.vex.keys)]
-    return vex + [(("builders", at, "key"), each.key) for at, each in enumerate(value.builders)]
+    return vex + [(("builders", at, "key"), each.key) for at, each in enumerate(value.builders) if each.key]
 
 
 def _image_faults(document: Document[_Images]) -> list[Fault]:
@@ -169,6 +170,12 @@ def _image_faults(document: Document[_Images]) -> list[Fault]:
             except BadInput as error:
                 allowed = str(error).rpartition("allowed: ")[2]
                 faults.append(document.fault(("images", at, "platforms", position), allowed))
+    for at, builder in enumerate(document.value.builders):
+        if not builder.key and builder.level > 1:
+            allowed = "1, or the builder's own key beside it: levels 2 and 3 are of builders that sign themselves"
+            faults.append(document.fault(("builders", at, "level"), allowed))
+        if builder.key and builder.level == 1:
+            faults.append(document.fault(("builders", at), "level 2 or 3 for a builder that signs with its own key"))
     return faults
 
 

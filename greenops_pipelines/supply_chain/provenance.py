@@ -117,7 +117,7 @@ def level_of(attached: Attached, builders: Sequence[TrustedBuilder]) -> Level:
     if not claimed:
         return Level(0, "", "the provenance names no builder")
     for builder in builders:
-        if builder.id == claimed and builder.key.keyid == attached.statement.key.keyid:
+        if builder.key and builder.id == claimed and builder.key.keyid == attached.statement.key.keyid:
             what = (
                 "isolated, and signs its own provenance"
                 if builder.level == 3

@@ -1,0 +1,48 @@
+"""What an admission policy asks of the world, answered by the bytes of a real repository. Not here: the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from greenops_pipelines.errors import BadInput
+from greenops_pipelines.evidence import canonical
+from greenops_pipelines.evidence.signing import PublicKey
+from greenops_pipelines.supply_chain import attach
+from greenops_pipelines.supply_chain.attach import Attached
+from greenops_pipelines.supply_chain.attestations import SIGNATURE
+from greenops_pipelines.supply_chain.oci import Reference, Repository
+
+
+class RepositoryWorld:
+    """The `World` of `cel_policy` over repositories. Asks anew each time: nothing is remembered from one question to the next."""
+
+    def __init__(self, opened: Callable[[Reference], Repository]) -> None:
+        self._opened = opened
+
+    def resolve(self, image: str) -> str:
+        """The digest that the image's tag points to now; the image's own where it names one, if it is there."""
+        reference = Reference.parse(image)
+        return self._opened(reference).manifest(reference.wanted).digest
+
+    def signatures(self, image: str, key_pem: str) -> int:
+        """How many signatures over the image's digest verify with the key, in either way."""
+        return sum(each.predicate_type == SIGNATURE for each in self._attached(image, key_pem))
+
+    def attestations(self, image: str, predicate_type: str, key_pem: str) -> list[dict[str, Any]]:
+        """Statements of that type about the image's digest that verify with the key, each once."""
+        found: dict[bytes, Mapping[str, Any]] = {}
+        for each in self._attached(image, key_pem):
+            if each.statement is not None and each.predicate_type == predicate_type:
+                found[canonical.dumps(dict(each.statement.document))] = each.statement.document
+        return [dict(document) for document in found.values()]
+
+    def _attached(self, image: str, key_pem: str) -> list[Attached]:
+        try:
+            key = PublicKey.parse(key_pem.encode())
+        except ValueError as error:
+            raise BadInput(f"the policy's key: {error}") from None
+        reference = Reference.parse(image)
+        repository = self._opened(reference)
+        digest = repository.manifest(reference.wanted).digest
+        return [each for each in attach.read(repository, digest, [key]) if each.statement is not None]
