@@ -1,7 +1,8 @@
 """The project's own Python environment as a subject: what is installed, told the same way on any machine.
 
 An inventory lists every distribution by name, version and the digest of what its wheel holds; an OCI layout gives it a
-digest that attestations can be attached to, as to an image's. Not here: the interpreter, and the SBOM (`sbom.py`).
+digest that attestations can be attached to, as to an image's; its SBOM is Syft's look at the same folder. Not here: the
+interpreter, and what becomes of raw SBOMs (`sbom.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import base64
 import csv
 import hashlib
 import io
-import re
 import sysconfig
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -21,9 +21,11 @@ from urllib.parse import unquote, urlsplit
 from greenops_pipelines import strict_json
 from greenops_pipelines.errors import BadInput, ConfigurationError
 from greenops_pipelines.evidence import canonical
+from greenops_pipelines.supply_chain import sbom, syft
 from greenops_pipelines.supply_chain.layout import Layout
 from greenops_pipelines.supply_chain.oci import EMPTY_BYTES, OCI_EMPTY, OCI_MANIFEST
-from greenops_pipelines.supply_chain.suppliers import python_headers
+from greenops_pipelines.supply_chain.sbom import Sbom
+from greenops_pipelines.supply_chain.suppliers import METADATA, Supplier, normalised, python_headers
 
 ARTIFACT_TYPE = "application/vnd.greenops-pipelines.environment.v1+json"
 NAME = "greenops-pipelines-environment"
@@ -135,6 +137,26 @@ def distributions(folder: Path) -> tuple[Distribution, ...]:
     return tuple(sorted(found, key=lambda each: (each.name, each.version, str(each.folder))))
 
 
+def bill(digest: str, folder: Path, *, packages: Path | None = None, program: str = "", seconds: float = 600) -> Sbom:
+    """The SBOM of the environment whose artifact has this digest. Syft works in a temporary folder inside `folder`."""
+    place = packages or site_packages()
+    raw = syft.scan(
+        f"dir:{place}",
+        folder,
+        name=NAME,
+        version=digest,
+        program=program,
+        seconds=seconds,
+        catalogers=CATALOGERS,
+        exclude=EXCLUDED,
+    )
+    files = {path: inside.read_bytes() for path in sbom.wanted(raw.cyclonedx) if (inside := place / path[1:]).is_file()}
+    supplier = Supplier(PROJECT, METADATA)
+    return sbom.normalise(
+        raw.cyclonedx, raw.spdx, digest=digest, name=NAME, files=files, supplier=supplier, kind="application"
+    )
+
+
 def installed(names: Collection[str], folder: Path) -> tuple[Distribution, ...]:
     """Those of these names, in the order of `distributions`; `ConfigurationError` where one is not installed."""
     found = tuple(each for each in distributions(folder) if each.name in names)
@@ -151,7 +173,7 @@ def _distribution(info: Path, metadata: str = "METADATA") -> Distribution:
     name, version = headers.get("Name", "").strip(), headers.get("Version", "").strip()
     if not name or not version:
         raise BadInput(f"{info / metadata}: found no Name or no Version; install that distribution again")
-    name = re.sub(r"[-_.]+", "-", name).lower()
+    name = normalised(name)
     record = info / "RECORD"
     if not record.is_file():
         return Distribution(name, version, info.parent, None)
