@@ -5,8 +5,12 @@ import dagster as dg
 _INGESTED = dg.AssetSelection.assets(["carbon", "intensity"], ["carbon", "usage"])
 """Inputs by day since 2020: most of their partitions are never filled, so that one missing says nothing."""
 
-_OPTIONAL = dg.AssetSelection.assets(["recovery", "gameday"])
-"""Where it cannot be made (a machine without PostgreSQL), what reads it goes on without."""
+_OPTIONAL = dg.AssetSelection.assets(
+    ["recovery", "gameday"],
+    *(["supply_chain", name] for name in ("sbom", "components", "scans", "attestations", "standing")),
+)
+"""Where it cannot be made (a machine without PostgreSQL, an image that went before it was read), what reads it goes on
+without."""
 
 _HANDLED = dg.AutomationCondition.newly_requested() | dg.AutomationCondition.newly_updated()
 

@@ -8,6 +8,7 @@ import dagster as dg
 from assets.schemas import schema_check
 from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_SHARES, COST_UNITS
 from greenops_pipelines.lake.recovery_tables import GAMEDAYS
+from greenops_pipelines.lake.supply_tables import DECLARED_IMAGES
 from greenops_pipelines.lake.tables import REGIONS, TENANTS, WORKLOADS
 from greenops_pipelines.resources import Platform, permanent_faults, written
 
@@ -108,6 +109,30 @@ def gamedays(platform: Platform) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
 
 
+@dg.asset(
+    key=["ops", "images"],
+    group_name="ops",
+    owners=["team:security"],
+    kinds={"yaml", "parquet"},
+    code_version="1",
+    description=DECLARED_IMAGES.comment,
+)
+def images(platform: Platform) -> dg.MaterializeResult[None]:
+    """Images with their sources; what is not shipped; whose provenance counts."""
+    from greenops_pipelines.supply_chain.declared import images_table
+
+    with permanent_faults():
+        declared = platform.images()
+    result = platform.lake().write(DECLARED_IMAGES, images_table(declared))
+    figures = {
+        "images": len(declared.images),
+        "not shipped": f"{' and '.join(declared.gate.severities)} vulnerabilities without an exception",
+        "builders": ", ".join(builder.id for builder in declared.builders) or "none",
+        "admission": f"{declared.admission.mode} for {', '.join(declared.admission.images)}",
+    }
+    return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
+
+
 @dg.multi_asset(
     name="ops_cost",
     specs=[
@@ -152,12 +177,13 @@ def cost(platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
         )
 
 
-ASSETS = [regions, tenants, workloads, gamedays, cost]
+ASSETS = [regions, tenants, workloads, gamedays, images, cost]
 CHECKS = [
     schema_check("ops/regions", REGIONS),
     schema_check("ops/tenants", TENANTS),
     schema_check("ops/workloads", WORKLOADS),
     schema_check("ops/gamedays", GAMEDAYS),
+    schema_check("ops/images", DECLARED_IMAGES),
     schema_check("ops/cost", COST_SHARES),
     schema_check("ops/budgets", COST_BUDGETS),
     schema_check("ops/units", COST_UNITS),

@@ -47,7 +47,7 @@ def gameday(
     context: dg.AssetExecutionContext, platform: Platform, config: GameDayConfig
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Hold it; each drill is filed as evidence before the next one begins."""
-    from greenops_pipelines.recovery.checks import newest, stored
+    from greenops_pipelines.recovery.checks import newest
 
     with permanent_faults():
         held = platform.hold_gameday(config.month, context.log.info)
@@ -64,7 +64,7 @@ def gameday(
         "newest drills": table_metadata(newest(lake)),
     }
     for name, table, more in (("gameday", RECOVERY_DRILLS, figures), ("steps", RECOVERY_STEPS, {})):
-        found = stored(lake, table)
+        found = lake.stored(table)
         yield dg.MaterializeResult(
             asset_key=["recovery", name],
             metadata=written(found, more),

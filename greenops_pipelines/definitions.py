@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets import carbon, cost, declarations, evidence, lake, marts, placement, recovery, report, slo
+from assets import carbon, cost, declarations, evidence, lake, marts, placement, recovery, report, slo, supply_chain
 from greenops_pipelines import wiring
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
@@ -21,6 +21,7 @@ from sensors import graph, maintenance
 from sensors import placement as placement_sensors
 from sensors import recovery as recovery_sensors
 from sensors import slo as slo_sensors
+from sensors import supply_chain as supply_sensors
 
 
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
@@ -28,10 +29,23 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
     tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *cost.ASSETS, *placement.ASSETS, *mart_assets]
     # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
-    used = {dep.asset_key for asset in [*tables, *recovery.ASSETS] for spec in asset.specs for dep in spec.deps}
+    used = {
+        dep.asset_key
+        for asset in [*tables, *recovery.ASSETS, *supply_chain.ASSETS]
+        for spec in asset.specs
+        for dep in spec.deps
+    }
     lake_assets, lake_checks = lake.build(sorted(key for asset in tables for key in asset.keys if key not in used))
     return dg.Definitions(
-        assets=[*tables, *lake_assets, *evidence.ASSETS, *cost.REPORTS, *recovery.ASSETS, *report.ASSETS],
+        assets=[
+            *tables,
+            *lake_assets,
+            *evidence.ASSETS,
+            *cost.REPORTS,
+            *recovery.ASSETS,
+            *supply_chain.ASSETS,
+            *report.ASSETS,
+        ],
         asset_checks=[
             *declarations.CHECKS,
             *slo.CHECKS,
@@ -43,6 +57,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *lake_checks,
             *evidence.CHECKS,
             *recovery.CHECKS,
+            *supply_chain.CHECKS,
             *report.CHECKS,
         ],
         jobs=[
@@ -54,6 +69,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *placement_sensors.JOBS,
             *recovery_sensors.JOBS,
             *slo_sensors.JOBS,
+            *supply_sensors.JOBS,
         ],
         schedules=[
             *carbon_sensors.SCHEDULES,
@@ -63,8 +79,9 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *placement_sensors.SCHEDULES,
             *recovery_sensors.SCHEDULES,
             *slo_sensors.SCHEDULES,
+            *supply_sensors.SCHEDULES,
         ],
-        sensors=[*graph.SENSORS, *maintenance.SENSORS, *placement_sensors.SENSORS],
+        sensors=[*graph.SENSORS, *maintenance.SENSORS, *placement_sensors.SENSORS, *supply_sensors.SENSORS],
         resources=resources or {"platform": Platform()},
         executor=dg.in_process_executor,
     )

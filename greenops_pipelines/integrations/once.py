@@ -18,7 +18,11 @@ from dagster import DagsterEventType
 
 from greenops_pipelines.carbon.sources import provider
 from greenops_pipelines.errors import BadInput
+from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import Settings
+
+IMAGE_PARTITIONS = "images"
+"""Name of the dynamic partitions that digests of images are."""
 
 Progress = Callable[[str], None]
 """Called with the name of what has just been done: an asset or a check."""
@@ -43,13 +47,14 @@ class Plan:
     """What will run: asset keys per run, and the days of the daily one."""
 
     daily: Sequence[dg.AssetKey]
+    by_image: Sequence[dg.AssetKey]
     others: Sequence[dg.AssetKey]
     first: date
     last: date
 
     @property
     def assets(self) -> int:
-        return len(self.daily) + len(self.others)
+        return len(self.daily) + len(self.by_image) + len(self.others)
 
 
 def prepare_home(settings: Settings) -> None:
@@ -83,24 +88,26 @@ def plan(defs: dg.Definitions, settings: Settings, select: str | None, now: date
             raise BadInput(f"--select {select!r}: {str(error).splitlines()[0]}") from None
         if not chosen:
             raise BadInput(f"--select {select!r}: no asset matches; `greenops run --list` shows them")
-    daily = sorted(key for key in chosen if graph.get(key).partitions_def is not None)
+    partitioned = {key: found for key in chosen if (found := graph.get(key).partitions_def) is not None}
+    by_image = sorted(key for key, found in partitioned.items() if isinstance(found, dg.DynamicPartitionsDefinition))
     first, last = days(settings, now)
-    return Plan(daily, sorted(chosen - set(daily)), first, last)
+    return Plan(sorted(partitioned.keys() - set(by_image)), by_image, sorted(chosen - partitioned.keys()), first, last)
 
 
 def run(defs: dg.Definitions, planned: Plan, progress: Progress) -> Outcome:
-    """Execute the plan: the daily assets over their range in one run, then everything else in another."""
+    """Execute the plan: the daily assets over their range in one run, those by image in another, then everything else."""
     failures: list[str] = []
     errors: list[str] = []
     warnings: list[str] = []
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
-        ranged = {
-            "dagster/asset_partition_range_start": planned.first.isoformat(),
-            "dagster/asset_partition_range_end": planned.last.isoformat(),
-        }
-        for keys, tags in ((planned.daily, ranged), (planned.others, {})):
-            if not keys or failures:
+        runs: list[tuple[Sequence[dg.AssetKey], Callable[[], dict[str, str] | None]]] = [
+            (planned.daily, lambda: _range(planned.first.isoformat(), planned.last.isoformat())),
+            (planned.by_image, lambda: _images(instance, IMAGE_PARTITIONS, progress)),
+            (planned.others, dict),
+        ]
+        for keys, tagged in runs:
+            if not keys or failures or (tags := tagged()) is None:
                 continue
             result = _execute(job, instance, keys, tags, progress)
             for event in result.all_events:
@@ -111,6 +118,22 @@ def run(defs: dg.Definitions, planned: Plan, progress: Progress) -> Outcome:
                     line = f"{check.asset_key.to_user_string()}:{check.check_name}: {check.description}"
                     (errors if check.severity == dg.AssetCheckSeverity.ERROR else warnings).append(line)
     return Outcome(failures, errors, warnings, planned.assets)
+
+
+def _range(first: str, last: str) -> dict[str, str]:
+    return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
+
+
+def _images(instance: dg.DagsterInstance, name: str, progress: Progress) -> dict[str, str] | None:
+    """The range of all digests that were ever noticed, new ones now added; None where there is none.
+
+    What was taken up before is found so within a moment.
+    """
+    progress("images ...")
+    look = Platform().look_for_images()
+    instance.add_dynamic_partitions(name, look.digests)
+    known = instance.get_dynamic_partitions(name)
+    return _range(known[0], known[-1]) if known else None
 
 
 def _execute(

@@ -195,6 +195,12 @@ class Lake:
                 paths = [p for p in paths if low <= f"/{p.split('/')[position]}/" <= high]
         return paths
 
+    def stored(self, table: Table) -> Written:
+        """What is in the lake of a table that is written part by part, as one write would report it."""
+        paths = tuple(self.files(table))
+        [row] = self.query(f"select count(*)::bigint as n from {table.name}").to_pylist()
+        return Written(table, row["n"], paths, 0, paths)
+
     def read(
         self,
         table: Table,

@@ -178,11 +178,45 @@ IMAGE_ATTESTATIONS = Table(
         Column(
             "slsa_level", _int, "Of a provenance: the build level that it supports; null: it is none", nullable=True
         ),
-        Column("missing", _text, "What the image lacks as a whole, separated by commas; null: nothing", nullable=True),
         Column("read_at", TIMESTAMP, "When it was read back"),
     ),
     unique=("image_digest", "position"),
     partition_by=("image_digest",),
+)
+
+IMAGE_STANDING = Table(
+    layer="bronze",
+    name="image_standing",
+    comment="What each image lacks of what must be attached to it, and the SLSA build level that its provenance supports.",
+    columns=(
+        _DIGEST,
+        _IMAGE,
+        Column("missing", _text, "What it lacks, separated by commas; null: nothing", nullable=True),
+        Column("verified", _int, "Statements that verify"),
+        Column("unverified", _int, "Attached things that do not"),
+        Column("slsa_level", _int, "SLSA build level, 0 to 3"),
+        Column("slsa_reason", _text, "Why it is that level"),
+        Column("builder", _text, "Builder that its provenance names; null: there is none", nullable=True),
+        Column("is_attached_here", _bool, "Whether SBOM and scan are attached from here"),
+        Column("read_at", TIMESTAMP, "When it was read back"),
+    ),
+    unique=("image_digest",),
+    partition_by=("image_digest",),
+)
+
+IMAGE_FAULTS = Table(
+    layer="bronze",
+    name="image_faults",
+    comment="Images with which a step could not be taken, and why: a damaged layer, a missing platform, a registry that refuses.",
+    columns=(
+        _DIGEST,
+        Column("step", _text, "sbom, scan, attest"),
+        _IMAGE,
+        Column("fault", _text, "What was found, and what is allowed"),
+        Column("at", TIMESTAMP, "When it was tried last"),
+    ),
+    unique=("image_digest", "step"),
+    partition_by=("image_digest", "step"),
 )
 
 ADVISORIES = Table(
@@ -225,6 +259,8 @@ SUPPLY_TABLES = (
     VULNERABILITIES,
     IMAGE_VERDICTS,
     IMAGE_ATTESTATIONS,
+    IMAGE_STANDING,
+    IMAGE_FAULTS,
     ADVISORIES,
     ADMISSION_CASES,
 )

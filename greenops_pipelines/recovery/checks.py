@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from greenops_pipelines.errors import BadInput
-from greenops_pipelines.lake import Lake, Table, Written
+from greenops_pipelines.lake import Lake
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.recovery import calendar
 from greenops_pipelines.recovery.declared import GameDays
@@ -91,13 +91,6 @@ def newest(lake: Lake, limit: int = 20) -> pa.Table:
         from {_DRILLS} order by began_at desc limit {limit:d}
         """
     )
-
-
-def stored(lake: Lake, table: Table) -> Written:
-    """What is in the lake of a table that is written drill by drill, as one write would report it."""
-    paths = tuple(lake.files(table))
-    [row] = lake.query(f"select count(*)::bigint as n from {table.name}").to_pylist()
-    return Written(table, row["n"], paths, 0, paths)
 
 
 def fresh(lake: Lake, declared: GameDays, now: datetime) -> Measurement:

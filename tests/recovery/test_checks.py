@@ -667,9 +667,9 @@ def test_the_newest_drill_of_a_database_is_one_that_came_to_its_end(lake: Lake) 
 def test_what_is_stored_of_drills_is_one_file_each(lake: Lake) -> None:
     put(lake, drill("a"), drill("b"))
     put(lake, drill("b", rto_s=7.0))
-    found = checks.stored(lake, RECOVERY_DRILLS)
+    found = lake.stored(RECOVERY_DRILLS)
     assert (found.rows, len(found.paths)) == (2, 2)
-    assert checks.stored(put(lake, drill("b", rto_s=8.0)), RECOVERY_DRILLS).version != found.version
+    assert put(lake, drill("b", rto_s=8.0)).stored(RECOVERY_DRILLS).version != found.version
 
 
 # The scorecard
