@@ -27,6 +27,8 @@ class Component:
     """SPDX identifiers or names, joined by ` AND `."""
     path: str
     """The file it was found by, inside the image."""
+    supplier_source: str = ""
+    """Whose word the supplier is: metadata, module path, registry."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def _component(each: dict[str, Any]) -> Component:
         supplier=supplier.get("name") or "",
         licences=" AND ".join(filter(None, map(_licence, each.get("licenses") or []))),
         path=properties.get("syft:location:0:path") or "",
+        supplier_source=properties.get("greenops:supplier:source") or "",
     )
 
 

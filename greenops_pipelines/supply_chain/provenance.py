@@ -63,6 +63,13 @@ def from_environment(environment: Mapping[str, str], folder: Path | None = None)
     return Build(UNSTATED_BUILD_TYPE, LOCAL_BUILDER, "", {}, internal, "", commit)
 
 
+def own(folder: Path) -> Build:
+    """Of what this project builds itself, here and now, from the installed packages; `folder` may be a git repository."""
+    commit, is_dirty = _git(folder)
+    internal = {"uncommittedChanges": is_dirty} if commit else {}
+    return Build(OWN_BUILD_TYPE, LOCAL_BUILDER, "", {}, internal, "", commit)
+
+
 def predicate(
     build: Build, started: datetime | None, finished: datetime, parameters: Mapping[str, str]
 ) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsError, ObjectMissing, ProviderError
+from greenops_pipelines.errors import ConfigurationError, GreenopsError, ObjectMissing, ProviderError
 from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.supply_tables import IMAGES
 from greenops_pipelines.supply_chain import credentials
@@ -57,6 +58,22 @@ class Part:
 
     platform: str
     manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An image in use, opened: where it lies, and the parts of it that SBOMs are made of."""
+
+    image: Image
+    name: str
+    """What statements call it."""
+    digest: str
+    repository: Repository
+    manifest: Manifest
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        return parts(self.repository, self.manifest, self.image.platforms)
 
 
 @dataclass(frozen=True)
@@ -161,14 +178,17 @@ def parts(repository: Repository, manifest: Manifest, platforms: Sequence[str]) 
     return tuple(Part(each, found[each]) for each in wanted)
 
 
-def find(lake: Lake, digest: str) -> dict[str, Any]:
-    """The row of IMAGES about a digest, the first by name and tag; `BadInput` where no tag points to it now."""
+def find(declared: Images, home: Path, lake: Lake, digest: str) -> Subject | None:
+    """The image in use of that digest; None where no tag points to it any more, or it is declared no more."""
+    names = [image.name for image in declared.images]
     rows = lake.query(
-        "select * from images where image_digest = $1 order by is_own desc, image, tag limit 1", [digest]
+        "select image from images where image_digest = $1 order by is_own desc, image limit 1", [digest]
     ).to_pylist()
-    if not rows:
-        raise BadInput(f"image {digest}: no tag points to it now, allowed: a digest of `select * from images`")
-    return dict(rows[0])
+    if not rows or rows[0]["image"] not in names:
+        return None
+    image = declared.of(rows[0]["image"])
+    repository = open_repository(image, declared.folder, home)
+    return Subject(image, public_name(image), digest, repository, repository.manifest(digest))
 
 
 def _of(image: Image, opened: Callable[[Image], Repository], home: Path) -> Sequence[Noticed]:

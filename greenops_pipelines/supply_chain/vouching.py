@@ -152,6 +152,22 @@ def verdict(
     return Verdict(digest, found, tuple(missing), provenance.level(found, builders))
 
 
+def row(attached: Attached, builders: Sequence[TrustedBuilder]) -> dict[str, Any]:
+    """What a table says of one attached thing."""
+    is_provenance = attached.predicate_type == PROVENANCE
+    level = provenance.level_of(attached, builders) if is_provenance else None
+    return {
+        "predicate_type": attached.predicate_type,
+        "way": attached.way,
+        "manifest": attached.manifest,
+        "is_verified": attached.statement is not None,
+        "fault": attached.fault or None,
+        "key": attached.statement.key.keyid if attached.statement else None,
+        "builder": (level.builder or None) if level else None,
+        "slsa_level": level.level if level else None,
+    }
+
+
 def _vulnerabilities(scans: Mapping[str, Scan], *, complete: bool) -> dict[str, Any]:
     """The predicate of cosign's `vuln/v1` over all platforms: counts are added up, and the oldest scan gives the date."""
     oldest = min(scans.values(), key=lambda scan: scan.scanned_at)

@@ -1,0 +1,227 @@
+"""One image, step by step: its SBOMs made and published, scanned, attested, read back; each step written to the lake.
+
+A step that was taken is not taken again while nothing has changed, and one that cannot be taken leaves its reason in
+`image_faults`: an image with a fault counts as one that lacks everything the step makes. Not here: when, and of which images.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from greenops_pipelines.errors import PermanentError
+from greenops_pipelines.evidence.signing import PublicKey, Signer
+from greenops_pipelines.lake import Lake
+from greenops_pipelines.lake.supply_tables import (
+    IMAGE_ATTESTATIONS,
+    IMAGE_FAULTS,
+    IMAGE_SCANS,
+    IMAGE_STANDING,
+    SBOM_COMPONENTS,
+    SBOMS,
+)
+from greenops_pipelines.store.objects import ObjectStore
+from greenops_pipelines.supply_chain import published, scanning, subjects, vouching
+from greenops_pipelines.supply_chain.declared import Images
+from greenops_pipelines.supply_chain.making import Made, make
+from greenops_pipelines.supply_chain.provenance import Build
+from greenops_pipelines.supply_chain.subjects import Subject
+
+Outcome = dict[str, str]
+_RENEWED = timedelta(days=1)
+"""A scan is made anew this long before it is too old."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The steps, for one home. `signer` and `keys` are asked when they are needed."""
+
+    declared: Images
+    home: Path
+    lake: Lake
+    store: ObjectStore
+    store_name: str
+    signer: Callable[[], Signer]
+    keys: Callable[[], Sequence[PublicKey]]
+    build: Callable[[], Build]
+    """Of what is built here."""
+    syft: str = ""
+    reports: Path | None = None
+
+    def sbom(self, digest: str, now: datetime) -> Outcome:
+        """SBOMs of every platform, in the store and the lake."""
+        return self._step("sbom", digest, now, self._sbom)
+
+    def scan(self, digest: str, now: datetime) -> Outcome:
+        """Scanners that are here, over the SBOMs; and reports that were handed in."""
+        return self._step("scan", digest, now, self._scan)
+
+    def attest(self, digest: str, now: datetime) -> Outcome:
+        """What may be said of the image is attached where that is wanted; all that is attached is read back."""
+        return self._step("attest", digest, now, self._attest)
+
+    def wanting(self, now: datetime) -> list[str]:
+        """Digests in use without an SBOM, a standing or a scan that is young enough, or with a fault."""
+        oldest = now - timedelta(days=self.declared.gate.scan_days) + _RENEWED
+        rows = self.lake.query(
+            """
+            select distinct i.image_digest as digest
+            from images as i
+            left join sboms as s using (image_digest)
+            left join image_standing as t using (image_digest)
+            left join image_faults as f using (image_digest)
+            left join (
+                select image_digest, bool_or(origin = 'none') as is_unscanned, min(scanned_at) as scanned_at
+                from image_scans group by all
+            ) as c using (image_digest)
+            where s.image_digest is null or t.image_digest is null or t.missing is not null or f.image_digest is not null
+                or c.image_digest is null or c.is_unscanned or c.scanned_at < $1
+            order by digest
+            """,
+            [oldest],
+        )
+        return [str(row) for row in rows["digest"].to_pylist()]
+
+    def _step(self, step: str, digest: str, now: datetime, take: Callable[[Subject, datetime], Outcome]) -> Outcome:
+        subject = subjects.find(self.declared, self.home, self.lake, digest)
+        if subject is None:
+            return {"digest": digest, "outcome": "no tag points to it any more"}
+        said = {"image": subject.image.name, "digest": digest}
+        try:
+            outcome = take(subject, now)
+        except PermanentError as error:
+            row = {"image_digest": digest, "step": step, "image": subject.image.name, "fault": str(error), "at": now}
+            self.lake.write(IMAGE_FAULTS, pa.Table.from_pylist([row], schema=IMAGE_FAULTS.schema))
+            return said | {"outcome": f"fault: {error}"}
+        where = {"image_digest": digest, "step": step}
+        if self.lake.files(IMAGE_FAULTS, where):
+            self.lake.write(IMAGE_FAULTS, IMAGE_FAULTS.schema.empty_table(), [where])
+        return said | outcome
+
+    def _sbom(self, subject: Subject, now: datetime) -> Outcome:
+        if (there := self._documents(subject.digest)) and self._are_whole(there):
+            return {"outcome": f"{len(there)} SBOMs were there"}
+        scratch = self.home / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="image-", dir=scratch))
+        try:
+            made = [make(subject, part, folder, self.syft) for part in subject.parts]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        rows = [self._published(subject, each) for each in made]
+        components = [row for each in made for row in _components(subject, each)]
+        where = [{"image_digest": subject.digest}]
+        # Components first: an image whose SBOM counts as published can be asked for.
+        self.lake.write(SBOM_COMPONENTS, pa.Table.from_pylist(components, schema=SBOM_COMPONENTS.schema), where)
+        self.lake.write(SBOMS, pa.Table.from_pylist(rows, schema=SBOMS.schema), where)
+        return {"outcome": f"{len(rows)} SBOMs, {len(components):,} components"}
+
+    def _published(self, subject: Subject, made: Made) -> dict[str, Any]:
+        sbom, ntia = made.sbom, made.ntia
+        cyclonedx, spdx = (
+            published.publish(self.store, subject.digest, made.part.platform, kind, document)
+            for kind, document in (("cdx.json", sbom.cyclonedx), ("spdx.json", sbom.spdx))
+        )
+        return {
+            "image_digest": subject.digest,
+            "platform": made.part.platform,
+            "image": subject.image.name,
+            "platform_digest": made.part.manifest.digest,
+            "components": sbom.components,
+            "unversioned": len(sbom.without_version),
+            "is_conformant": ntia.is_conformant,
+            "missing": made.missing or None,
+            "supplied_by_metadata": made.supplied_by_metadata,
+            "cyclonedx_key": cyclonedx.key,
+            "cyclonedx_sha256": cyclonedx.sha256,
+            "spdx_key": spdx.key,
+            "spdx_sha256": spdx.sha256,
+            "tool": f"syft {sbom.tool}",
+            "store": self.store_name,
+        }
+
+    def _documents(self, digest: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.lake.query(
+            "select * from sboms where image_digest = $1 order by platform", [digest]
+        ).to_pylist()
+        return rows
+
+    def _are_whole(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        return all(self.store.exists(row[key]) for row in rows for key in ("cyclonedx_key", "spdx_key"))
+
+    def _scan(self, subject: Subject, now: datetime) -> Outcome:
+        documents = self._documents(subject.digest)
+        rows: list[dict[str, Any]] = []
+        for row in documents:
+            cyclonedx = published.read(self.store, row["cyclonedx_key"], row["cyclonedx_sha256"])
+            rows += scanning.scan(row, cyclonedx, self.store, self.reports, self.home / "scratch", now)
+        table = pa.Table.from_pylist(rows, schema=IMAGE_SCANS.schema)
+        self.lake.write(IMAGE_SCANS, table, [{"image_digest": subject.digest}])
+        scanners = ", ".join(sorted({f"{row['scanner']} ({row['origin']})" for row in rows})) or "no SBOM to scan"
+        return {"outcome": scanners}
+
+    def _attest(self, subject: Subject, now: datetime) -> Outcome:
+        is_own = subject.image.is_own
+        if is_own or subject.image.attach:
+            said = [self._said(row, now) for row in self._documents(subject.digest)]
+            if said:
+                build = self.build() if is_own else None
+                vouching.vouch(subject.repository, subject.name, subject.digest, said, build, self.signer(), now)
+        verdict = vouching.verdict(subject.repository, subject.digest, self.keys(), self.declared.builders)
+        self._record(subject, verdict, now)
+        outcome = f"lacks {', '.join(verdict.missing)}" if verdict.missing else "everything is attached and verifies"
+        return {"outcome": f"{outcome}; SLSA build level {verdict.level.level}"}
+
+    def _said(self, row: Mapping[str, Any], now: datetime) -> vouching.Said:
+        cyclonedx = published.read(self.store, row["cyclonedx_key"], row["cyclonedx_sha256"])
+        spdx = published.read(self.store, row["spdx_key"], row["spdx_sha256"])
+        scan = scanning.attested(self.lake, self.store, self.declared, self.keys(), row, cyclonedx, now)
+        return vouching.Said(row["platform"], row["platform_digest"], cyclonedx, spdx, scan)
+
+    def _record(self, subject: Subject, verdict: vouching.Verdict, now: datetime) -> None:
+        rows = [
+            vouching.row(each, self.declared.builders)
+            | {"image": subject.image.name, "image_digest": subject.digest, "position": at, "read_at": now}
+            for at, each in enumerate(verdict.found, 1)
+        ]
+        standing = {
+            "image_digest": subject.digest,
+            "image": subject.image.name,
+            "missing": ", ".join(verdict.missing) or None,
+            "verified": len(verdict.verified),
+            "unverified": len(verdict.found) - len(verdict.verified),
+            "slsa_level": verdict.level.level,
+            "slsa_reason": verdict.level.reason,
+            "builder": verdict.level.builder or None,
+            "is_attached_here": subject.image.is_own or subject.image.attach,
+            "read_at": now,
+        }
+        where = [{"image_digest": subject.digest}]
+        self.lake.write(IMAGE_ATTESTATIONS, pa.Table.from_pylist(rows, schema=IMAGE_ATTESTATIONS.schema), where)
+        self.lake.write(IMAGE_STANDING, pa.Table.from_pylist([standing], schema=IMAGE_STANDING.schema))
+
+
+def _components(subject: Subject, made: Made) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": each.name,
+            "version": each.version or None,
+            "image": subject.image.name,
+            "image_digest": subject.digest,
+            "platform": made.part.platform,
+            "purl": each.purl or None,
+            "kind": each.kind,
+            "supplier": each.supplier or None,
+            "licences": each.licences or None,
+            "path": each.path or None,
+            "ref": each.ref,
+        }
+        for each in made.components.packages
+    ]
