@@ -77,7 +77,7 @@ class Supplier:
 def of_component(component: Mapping[str, Any], files: Mapping[str, bytes]) -> Supplier | None:
     """Of a component of Syft's CycloneDX document; `files` holds what `wanted` asked for. None where nothing tells."""
     kind, path = _kind(component), location(component)
-    data = files.get(path.partition(":")[0])
+    data = files.get(path)
     purl_type, namespace = _purl(component)
     stated: list[str | Supplier | None] = []
     if kind == "python" and data is not None:
@@ -86,7 +86,7 @@ def of_component(component: Mapping[str, Any], files: Mapping[str, bytes]) -> Su
     stated += [component.get("publisher"), component.get("author")]
     if kind == "npm" and data is not None:
         stated += _npm(data)
-    if kind == "java-archive" and data is not None:
+    if kind == "java-archive" and data is not None and _is_outermost(component):
         stated += _java(data)
     for each in stated:
         if isinstance(each, Supplier):
@@ -115,15 +115,21 @@ def of_image(name: str, labels: Mapping[str, str]) -> Supplier | None:
 
 def wanted(components: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     """Absolute paths of the files that tell more than Syft did: METADATA, package.json, Java archives."""
-    return frozenset(
-        location(each).partition(":")[0]
-        for each in components
-        if location(each)
-        and (
-            _kind(each) == "python"
-            or (_kind(each) in ("npm", "java-archive") and not each.get("author") and not each.get("publisher"))
-        )
-    )
+    return frozenset(location(each) for each in components if location(each) and _is_wanted(each))
+
+
+def _is_wanted(component: Mapping[str, Any]) -> bool:
+    kind = _kind(component)
+    if kind == "python":
+        return True
+    if component.get("author") or component.get("publisher"):
+        return False
+    return kind == "npm" or (kind == "java-archive" and _is_outermost(component))
+
+
+def _is_outermost(component: Mapping[str, Any]) -> bool:
+    """Whether a Java package is the archive itself: its manifest says nothing about the ones it carries."""
+    return _property(component, "syft:metadata:virtualPath") in ("", location(component))
 
 
 def location(component: Mapping[str, Any]) -> str:

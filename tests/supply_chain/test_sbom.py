@@ -1,0 +1,315 @@
+"""SBOMs: the same bytes for the same image, valid in both formats, right about what Syft leaves open."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+from greenops_pipelines.errors import ProviderError
+from greenops_pipelines.evidence import canonical
+from greenops_pipelines.supply_chain import components, environment, ntia, sample_image, sbom, syft
+from greenops_pipelines.supply_chain.layout import Layout
+from greenops_pipelines.supply_chain.oci import OCI_CONFIG, OCI_MANIFEST, digest_of
+from greenops_pipelines.supply_chain.suppliers import Supplier
+
+NAME = "registry.example/team/app"
+
+DPKG = """Package: libssl3
+Status: install ok installed
+Maintainer: Debian OpenSSL Team <pkg-openssl-devel@alioth-lists.debian.net>
+Architecture: amd64
+Version: 3.0.11-1
+Depends: libc6
+
+Package: libc6
+Status: install ok installed
+Maintainer: Ada Lovelace <ada@debian.org>
+Architecture: amd64
+Version: 2.36-9
+"""
+FILES = {
+    "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian 12"\n',
+    "var/lib/dpkg/status": DPKG,
+    "site/a-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: A\nVersion: 1.0\nAuthor: Ada Lovelace\n"
+    "Author-email: ada@example.org\nRequires-Dist: b_b (>=1)\nRequires-Dist: c; extra == 'x'\nRequires-Dist: gone\n",
+    "site/b_b-2.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: b-b\nVersion: 2.0\n",
+    "site/c-3.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: c\nVersion: 3.0\nHome-page: https://github.com/own/c\n",
+    "node/node_modules/left/package.json": '{"name": "left", "version": "1.0.0", "license": "MIT"}',
+}
+
+
+def build(place: Path, created: str = "2024-05-06T09:08:09.123456789+02:00") -> str:
+    """An image with Debian, Python and npm packages in it."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in FILES.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content.encode()))
+    layout = Layout(place, create=True)
+    labels = {"org.opencontainers.image.vendor": "ACME GmbH"}
+    rootfs = {"type": "layers", "diff_ids": [digest_of(out.getvalue())]}
+    # Another architecture than most machines that run the tests.
+    config = {
+        "architecture": "s390x",
+        "os": "linux",
+        "created": created,
+        "rootfs": rootfs,
+        "config": {"Labels": labels},
+    }
+    layer = layout.put_blob(out.getvalue(), "application/vnd.oci.image.layer.v1.tar")
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": layout.put_blob(json.dumps(config).encode(), OCI_CONFIG).as_document(),
+        "layers": [layer.as_document()],
+    }
+    return layout.put_manifest(json.dumps(manifest).encode(), OCI_MANIFEST, "app").digest
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, sbom.Sbom]:
+    folder = tmp_path_factory.mktemp("made")
+    digest = build(folder / "layout")
+    # A second image in the same layout, as attachments are.
+    sample_image.build(folder / "layout")
+    return digest, sbom.of_image(folder / "layout", digest, folder, name=NAME)
+
+
+def by_name(found: sbom.Sbom) -> dict[str, Any]:
+    return {each["name"]: each for each in json.loads(found.cyclonedx)["components"]}
+
+
+def test_another_scan_elsewhere_gives_the_same_bytes(made, tmp_path: Path):
+    digest, found = made
+    assert build(tmp_path / "another folder") == digest
+    again = sbom.of_image(tmp_path / "another folder", digest, tmp_path, name=NAME)
+    assert again == found
+    assert canonical.loads(found.cyclonedx)
+    assert canonical.loads(found.spdx)
+
+
+def test_both_documents_are_valid_and_have_the_minimum_elements(made, tmp_path: Path):
+    _, found = made
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(found.cyclonedx.decode()) is None
+    path = tmp_path / "sbom.spdx.json"
+    path.write_bytes(found.spdx)
+    assert validate_full_spdx_document(parse_file(str(path))) == []
+    assert ntia.conformance(found.spdx, found.cyclonedx).is_conformant
+
+
+def test_the_images_digest_name_and_moment_stand_in_both(made):
+    digest, found = made
+    hexadecimal = digest.removeprefix("sha256:")
+    bom, spdx = json.loads(found.cyclonedx), json.loads(found.spdx)
+    purl = f"pkg:oci/app@sha256%3A{hexadecimal}?repository_url=registry.example/team/app"
+    subject = bom["metadata"]["component"]
+    assert (subject["bom-ref"], subject["purl"], subject["version"]) == (purl, purl, digest)
+    assert subject["hashes"] == [{"alg": "SHA-256", "content": hexadecimal}]
+    assert subject["supplier"] == {"name": "ACME GmbH"}
+    assert bom["metadata"]["timestamp"] == spdx["creationInfo"]["created"] == "2024-05-06T07:08:09Z"
+    assert bom["metadata"]["authors"] == [{"name": "greenops-pipelines"}]
+    root = next(each for each in spdx["packages"] if each["SPDXID"] == "SPDXRef-Image")
+    assert root["checksums"] == [{"algorithm": "SHA256", "checksumValue": hexadecimal}]
+    assert (root["versionInfo"], root["supplier"]) == (digest, "Organization: ACME GmbH")
+    assert spdx["documentNamespace"] == f"https://greenops-pipelines.example/sbom/{digest}/syft-1.18.1"
+    assert bom["serialNumber"].startswith("urn:uuid:")
+    assert bom["serialNumber"][23] == "5"
+
+
+def test_packages_of_every_kind_have_their_supplier_and_say_where_it_is_from(made):
+    found = by_name(made[1])
+    told = {
+        name: (
+            each["supplier"]["name"],
+            next(p["value"] for p in each["properties"] if p["name"] == "greenops:supplier:source"),
+        )
+        for name, each in found.items()
+        if each["type"] != "operating-system"
+    }
+    assert told == {
+        "libssl3": ("Debian OpenSSL Team", "metadata"),
+        "libc6": ("Ada Lovelace", "metadata"),
+        "a": ("Ada Lovelace", "metadata"),
+        "b-b": ("PyPI", "registry"),
+        "c": ("github.com/own", "repository"),
+        "left": ("npm", "registry"),
+    }
+    spdx = {each["name"]: each for each in json.loads(made[1].spdx)["packages"]}
+    assert (spdx["a"]["supplier"], spdx["b-b"]["supplier"]) == ("Person: Ada Lovelace", "Organization: PyPI")
+    assert "greenops:supplier:source=registry" in spdx["b-b"]["comment"]
+    assert "originator" not in spdx["b-b"]
+
+
+def test_needs_between_packages_are_those_their_metadata_states_in_both_documents(made):
+    bom, spdx = json.loads(made[1].cyclonedx), json.loads(made[1].spdx)
+    names = {each["bom-ref"]: each["name"] for each in bom["components"]}
+    needs = {names.get(e["ref"], "image"): [names[r] for r in e["dependsOn"]] for e in bom["dependencies"]}
+    assert sorted(needs.pop("image")) == ["a", "b-b", "c", "left", "libc6", "libssl3"]
+    assert needs == {"a": ["b-b"], "b-b": [], "c": [], "left": [], "libc6": [], "libssl3": ["libc6"]}
+    names = {each["SPDXID"]: each["name"] for each in spdx["packages"]}
+    told = [
+        (names[r["relatedSpdxElement"]], names[r["spdxElementId"]])
+        for r in spdx["relationships"]
+        if r["relationshipType"] == "DEPENDENCY_OF"
+    ]
+    assert sorted(told) == [("a", "b-b"), ("libssl3", "libc6")]
+
+
+def test_no_address_of_a_person_no_path_of_this_machine_and_no_made_up_checksum_gets_in(made):
+    for document in (made[1].cyclonedx, made[1].spdx):
+        for text in (b"ada@", b"@debian.org", b"@alioth", b"/tmp", b"0" * 40, b"anchore.com"):
+            assert text not in document
+    assert "files" not in json.loads(made[1].spdx)
+
+
+def test_guessed_cpes_are_left_out_where_advisories_go_by_package_url_and_kept_elsewhere(made):
+    found = by_name(made[1])
+    assert "cpe" not in found["a"]
+    assert found["libssl3"]["cpe"].startswith("cpe:2.3:a:libssl3:libssl3:3.0.11-1:")
+    assert "cpe:2.3" not in json.dumps(found["a"])
+    spdx = {
+        each["name"]: {r["referenceType"] for r in each["externalRefs"]}
+        for each in json.loads(made[1].spdx)["packages"]
+    }
+    assert (spdx["a"], spdx["libssl3"]) == ({"purl"}, {"purl", "cpe23Type"})
+
+
+def test_what_reads_components_reads_these(made):
+    found = components.read(made[1].cyclonedx)
+    assert found.distribution == components.Distribution("debian", "12")
+    assert {each.name for each in found.packages} == set(by_name(made[1])) - {"debian"}
+    assert next(each for each in found.packages if each.name == "c").path == "/site/c-3.0.dist-info/METADATA"
+    assert made[1].components == len(found.packages) == 6
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> syft.Scan:
+    info = tmp_path_factory.mktemp("raw") / "packages" / "demo-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    return syft.scan(f"dir:{info.parent}", info.parent.parent, name="x", version="1")
+
+
+DIGEST = "sha256:" + "ab" * 32
+
+
+def edited(document: bytes, change: Callable[[Any], object]) -> bytes:
+    found = json.loads(document)
+    change(found)
+    return json.dumps(found).encode()
+
+
+def test_the_order_ids_and_moments_of_syft_make_no_difference(raw: syft.Scan):
+    first = sbom.normalise(raw.cyclonedx, raw.spdx, digest=DIGEST, name="x")
+
+    def otherwise(document: Any) -> None:
+        for key in ("components", "packages", "relationships"):
+            document.get(key, []).reverse()
+        for key in ("serialNumber", "documentNamespace"):
+            if key in document:
+                document[key] = "another"
+
+    syft_id = json.loads(raw.cyclonedx)["components"][0]["bom-ref"][-16:].encode()
+    other = [edited(d, otherwise).replace(syft_id, b"0123456789abcdef") for d in (raw.cyclonedx, raw.spdx)]
+    assert sbom.normalise(*other, digest=DIGEST, name="x") == first
+
+
+def test_another_image_or_tool_has_another_serial_number(raw: syft.Scan):
+    def serial(cyclonedx: bytes, digest: str) -> str:
+        return str(json.loads(sbom.normalise(cyclonedx, raw.spdx, digest=digest, name="x").cyclonedx)["serialNumber"])
+
+    newer = raw.cyclonedx.replace(b'"version":"1.18.1"', b'"version":"1.19.0"')
+    assert (
+        len({serial(raw.cyclonedx, DIGEST), serial(raw.cyclonedx, "sha256:" + "cd" * 32), serial(newer, DIGEST)}) == 3
+    )
+
+
+def test_an_image_without_a_moment_gets_1970_and_one_with_a_wrong_one_is_refused(raw: syft.Scan):
+    found = sbom.normalise(raw.cyclonedx, raw.spdx, digest=DIGEST, name="x")
+    assert json.loads(found.cyclonedx)["metadata"]["timestamp"] == "1970-01-01T00:00:00Z"
+    with pytest.raises(ProviderError, match="image: found created 'yesterday'"):
+        sbom.normalise(raw.cyclonedx, raw.spdx, digest=DIGEST, name="x", created="yesterday")
+
+
+@pytest.mark.parametrize("version", ["", "UNKNOWN", "(devel)"])
+def test_a_component_without_a_version_has_none_and_is_named(raw: syft.Scan, version: str):
+    cyclonedx = edited(raw.cyclonedx, lambda d: d["components"][0].update(version=version))
+    spdx = edited(raw.spdx, lambda d: d["packages"][0].update(versionInfo=version))
+    found = sbom.normalise(cyclonedx, spdx, digest=DIGEST, name="x", supplier=Supplier("me", "metadata"))
+    assert found.without_version == ("demo",)
+    assert "version" not in by_name(found)["demo"]
+    assert ntia.conformance(found.spdx, found.cyclonedx).missing == {"version": ("demo",)}
+
+
+def test_a_component_that_nobody_supplies_is_named(raw: syft.Scan):
+    cyclonedx = edited(raw.cyclonedx, lambda d: d["components"][0].update(purl="pkg:unheard/demo@1.0"))
+    found = sbom.normalise(cyclonedx, raw.spdx, digest=DIGEST, name="x", supplier=Supplier("me", "metadata"))
+    assert found.without_supplier == ("demo",)
+    assert "supplier" not in by_name(found)["demo"]
+    assert ntia.conformance(found.spdx, found.cyclonedx).missing == {"supplier": ("demo",)}
+
+
+def test_a_local_address_is_dropped_and_a_public_one_kept(raw: syft.Scan):
+    references = [{"url": "file:///home/me", "type": "vcs"}, {"url": "https://example.org", "type": "website"}]
+    cyclonedx = edited(raw.cyclonedx, lambda d: d["components"][0].update(externalReferences=references))
+    found = sbom.normalise(cyclonedx, raw.spdx, digest=DIGEST, name="x")
+    assert by_name(found)["demo"]["externalReferences"] == references[1:]
+
+
+@pytest.mark.parametrize(
+    ("cyclonedx", "spdx", "told"),
+    [
+        (lambda d: d.update(bomFormat="other"), lambda d: None, "allowed: CycloneDX JSON"),
+        (lambda d: None, lambda d: d.update(spdxVersion="SPDX-2.2"), "allowed: SPDX-2.3 JSON"),
+        (lambda d: d["metadata"].pop("tools"), lambda d: None, "found another tool's document"),
+        (lambda d: d.update(components=[]), lambda d: None, "in the SPDX document alone"),
+        (lambda d: None, lambda d: d["packages"].pop(0), "found other packages in the SPDX document"),
+        (lambda d: None, lambda d: d.update(relationships=[]), "found other packages|allowed: one that ends with"),
+        (lambda d: d["components"][0].update({"bom-ref": "demo"}), lambda d: None, "one that ends with Syft's id"),
+    ],
+)
+def test_documents_that_do_not_belong_together_are_refused(
+    raw: syft.Scan, cyclonedx: Callable[[Any], object], spdx: Callable[[Any], object], told: str
+):
+    with pytest.raises(ProviderError, match=told):
+        sbom.normalise(edited(raw.cyclonedx, cyclonedx), edited(raw.spdx, spdx), digest=DIGEST, name="x")
+
+
+def test_a_document_of_another_image_is_refused(raw: syft.Scan):
+    other = {"referenceLocator": "pkg:oci/x@sha256:" + "cd" * 32 + "?arch=", "referenceType": "purl"}
+    spdx = edited(raw.spdx, lambda d: d["packages"][-1].update(externalRefs=[other]))
+    with pytest.raises(ProviderError, match=f"found that of sha256:{'cd' * 32}, allowed: that of {DIGEST}"):
+        sbom.normalise(raw.cyclonedx, spdx, digest=DIGEST, name="x")
+
+
+def test_a_damaged_image_never_reaches_syft(tmp_path: Path):
+    digest = build(tmp_path / "layout")
+    layer = Layout(tmp_path / "layout").manifest(digest).layers[0]
+    path = tmp_path / "layout" / "blobs" / "sha256" / layer.digest.removeprefix("sha256:")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(ProviderError, match=r"layer 1 of 1 .* as described"):
+        sbom.of_image(tmp_path / "layout", digest, tmp_path, name=NAME, program="no-such-syft")
+
+
+def test_the_environments_bill_is_the_same_for_a_wheel_and_for_an_editable_install(tmp_path: Path):
+    for kind in ("wheel", "editable"):
+        info = tmp_path / kind / "greenops_pipelines-0.1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.4\nName: greenops-pipelines\nVersion: 0.1.0\n")
+        (info / "RECORD").write_text(f"{kind}.py,,\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": "file:///home/me", "dir_info": {"editable": True}}))
+    made = [environment.bill(DIGEST, tmp_path, packages=tmp_path / kind) for kind in ("wheel", "editable")]
+    assert made[0] == made[1]
+    assert ntia.conformance(made[0].spdx, made[0].cyclonedx).is_conformant
+    assert json.loads(made[0].cyclonedx)["metadata"]["component"]["type"] == "application"
