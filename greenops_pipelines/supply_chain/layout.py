@@ -10,7 +10,10 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
+import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,9 +35,12 @@ from greenops_pipelines.supply_chain.oci import (
     manifest_of,
 )
 
+log = logging.getLogger(__name__)
+
 REF_NAME = "org.opencontainers.image.ref.name"
 _CHUNK = 1 << 20
-_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE})
+"""Faults of a disk or of the system that pass."""
 
 
 class Layout:
@@ -86,17 +92,27 @@ class Layout:
                     found.update(chunk)
             if f"sha256:{found.hexdigest()}" != descriptor.digest:
                 raise ProviderError(f"{self._shown(descriptor.digest)}: found other bytes in it than its digest says")
+            # Beside the target first: a target that is there may be a link to another blob, and must not be written through.
+            part = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
             try:
-                os.link(self._path(descriptor.digest).resolve(), target)
-            except OSError:
-                # Another file system, or one that knows no hard links.
-                target.write_bytes(self._path(descriptor.digest).read_bytes())
+                try:
+                    os.link(self._path(descriptor.digest).resolve(), part)
+                except OSError:
+                    # Another file system, or one that knows no hard links.
+                    shutil.copyfile(self._path(descriptor.digest), part)
+                part.replace(target)
+            finally:
+                part.unlink(missing_ok=True)
 
     def put_blob(self, data: bytes, media_type: str) -> Descriptor:
         digest = digest_of(data)
+        path = self._path(digest)
         with self._faults():
-            if not self._path(digest).exists():
-                self._write(self._path(digest), data)
+            if path.is_file():
+                if path.stat().st_size == len(data) and path.read_bytes() == data:
+                    return Descriptor(media_type, digest, len(data))
+                log.warning("%s: found other bytes in it than its digest says; written anew", self._shown(digest))
+            self._write(path, data)
         return Descriptor(media_type, digest, len(data))
 
     def put_manifest(self, data: bytes, media_type: str, tag: str = "") -> Descriptor:
@@ -169,9 +185,12 @@ class Layout:
 
     def _size(self, descriptor: Descriptor) -> int:
         try:
-            size = self._path(descriptor.digest).stat().st_size
+            found = self._path(descriptor.digest).stat()
         except OSError:
-            raise ObjectMissing(f"{self._shown(descriptor.digest)}: found no such file") from None
+            found = None
+        if found is None or not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+            raise ObjectMissing(f"{self._shown(descriptor.digest)}: found no such file")
+        size = found.st_size
         if size != descriptor.size:
             raise ProviderError(
                 f"{self._shown(descriptor.digest)}: found {size:,} bytes, allowed: {descriptor.size:,}, as its descriptor says"
@@ -196,7 +215,7 @@ class Layout:
             raise BadInput(f"{marker}: found imageLayoutVersion {version!r}, allowed: '1.0.0'")
 
     def _edit(self, change: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
-        with self._locked():
+        with self._faults(), self._locked():
             before = list(self.entries())
             after = change(before)
             if after != before:
@@ -240,7 +259,7 @@ class Layout:
             raise ObjectMissing(f"{error.filename}: found no such file") from error
         except OSError as error:
             where = error.filename or self.folder
-            if error.errno in _PASSING:
+            if error.errno in PASSING:
                 raise TransientError(f"{where}: {error.strerror}; free some, then try again") from error
             raise PermanentError(
                 f"{where}: {error.strerror}, allowed: a folder this user can read and write"

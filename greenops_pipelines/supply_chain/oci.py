@@ -35,7 +35,8 @@ MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
-_HOST = re.compile(r"([A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?")
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"({_LABEL}(\.{_LABEL})*|\[[0-9a-fA-F:]+\])(:(?P<port>[0-9]{{1,5}}))?")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 
 
@@ -103,7 +104,9 @@ class Descriptor:
     def read(cls, value: object, where: str) -> Descriptor:
         """The descriptor in a parsed document; `ProviderError` names `where`."""
         match value:
-            case {"mediaType": str(media_type), "digest": str(digest), "size": int(size), **rest} if size >= 0:
+            case {"mediaType": str(media_type), "digest": str(digest), "size": int(size), **rest} if (
+                size >= 0 and size is not True and size is not False
+            ):
                 annotations = rest.get("annotations") or {}
                 artifact = rest.get("artifactType") or ""
                 platform = rest.get("platform")
@@ -197,7 +200,6 @@ def manifest_of(data: bytes, served_as: str, where: str) -> Manifest:
     said = manifest.document.get("mediaType")
     if said is None and media_type not in (*MANIFESTS, *INDEXES):
         media_type = OCI_INDEX if "manifests" in manifest.document else OCI_MANIFEST
-        return Manifest(Descriptor(media_type, manifest.digest, len(data)), data)
     if said is not None and said != media_type:
         if media_type in (*MANIFESTS, *INDEXES):
             raise ProviderError(f"{where}: served as {media_type}, and says of itself {str(said)[:100]!r}")
@@ -206,7 +208,8 @@ def manifest_of(data: bytes, served_as: str, where: str) -> Manifest:
         raise ProviderError(
             f"{where}: found the media type {media_type[:100]!r}, allowed: {', '.join((*MANIFESTS, *INDEXES))}"
         )
-    if "manifests" in manifest.document and "layers" in manifest.document:
+    both = ("layers", "config") if media_type in INDEXES else ("manifests",)
+    if any(each in manifest.document for each in both):
         # CVE-2021-41190: one that is both is read in two ways.
         raise ProviderError(f"{where}: found a manifest that is an index as well")
     return Manifest(Descriptor(media_type, manifest.digest, len(data)), data)
@@ -240,12 +243,14 @@ class Reference:
         is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
         path = head + slash + name
         registry, repository = (first, path[len(first) + 1 :]) if is_host else ("docker.io", path)
-        if not is_host and "/" not in repository:
+        if registry == "index.docker.io":
+            registry = "docker.io"
+        if registry == "docker.io" and "/" not in repository:
             repository = f"library/{repository}"
         for wrong, allowed in (
             (bool(at) and not is_digest(digest), "a digest of the form sha256:<64 hexadecimal digits> after the @"),
             (bool(colon) and not _TAG.fullmatch(tag), "a tag of letters, digits and ._- after the colon"),
-            (not _HOST.fullmatch(registry), "host[:port] as the registry"),
+            (not _is_host(registry), "host[:port] as the registry"),
             (not _NAME.fullmatch(repository) or len(repository) > 255, "a repository in lower case, such as team/app"),
         ):
             if wrong:
@@ -296,6 +301,11 @@ class Repository(Protocol):
     def drop_referrer(self, subject: str, digest: str) -> bool:
         """Takes an attached manifest away from its subject; False where the repository lets nobody do so."""
         ...
+
+
+def _is_host(text: str) -> bool:
+    match = _HOST.fullmatch(text)
+    return match is not None and 0 < int(match["port"] or 443) < 65_536
 
 
 def _platform(value: object) -> Platform | None:

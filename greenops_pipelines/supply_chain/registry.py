@@ -18,16 +18,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 import requests
 import urllib3
 
 from greenops_pipelines import strict_json
-from greenops_pipelines.errors import ConfigurationError, ObjectMissing, ProviderError, TransientError
+from greenops_pipelines.errors import ConfigurationError, ObjectMissing, PermanentError, ProviderError, TransientError
 from greenops_pipelines.http import RETRIED, described, phrase, retry_after_seconds
-from greenops_pipelines.redaction import one_line, redact, reveal
+from greenops_pipelines.redaction import one_line, reveal
 from greenops_pipelines.supply_chain.credentials import Credentials
+from greenops_pipelines.supply_chain.layout import PASSING
 from greenops_pipelines.supply_chain.oci import (
     INDEXES,
     MANIFESTS,
@@ -48,6 +49,9 @@ _CHUNK = 1 << 20
 _ATTEMPTS = 4
 _MAX_PAUSE_SECONDS = 30.0
 _TOTAL_SECONDS = 600.0
+_SLOWEST_BYTES_PER_SECOND = 256 * 1024
+"""What is slower than that, after `_TOTAL_SECONDS`, is given up: a body that drips never exceeds a read timeout."""
+_ERROR_BYTES = 16_384
 _PAGES = 1000
 _FALLBACK_TRIES = 5
 _CHALLENGE = re.compile(r'([a-z_]+)="([^"]*)"')
@@ -76,8 +80,8 @@ class Registry:
         self._timeout, self._sleep = timeout, sleep
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._session = requests.Session()
-        self._session.trust_env = False  # no ~/.netrc; proxies are for the way out, and are asked below
-        self._session.proxies = requests.utils.get_environ_proxies(self._base)
+        # Proxies and REQUESTS_CA_BUNDLE count; an `auth` of our own keeps `requests` from reading a ~/.netrc.
+        self._session.auth = lambda request: request
         self._authorization: dict[str, str] = {}
 
     def __repr__(self) -> str:
@@ -94,8 +98,9 @@ class Registry:
         said = answer.headers.get("Docker-Content-Digest") or manifest.digest
         for expected in (wanted if is_digest(wanted) else said, said):
             if expected != manifest.digest:
+                shown = one_line(expected, 100)
                 raise ProviderError(
-                    f"{where}: the registry lies: {expected} was said, and the bytes are {manifest.digest}"
+                    f"{where}: the registry lies: {shown} was said, and the bytes are {manifest.digest}"
                 )
         return manifest
 
@@ -111,6 +116,10 @@ class Registry:
             answer = self._call("GET", f"blobs/{descriptor.digest}", {}, limit=bounded, target=part)
             self._same(descriptor, answer.digest, answer.size)
             part.replace(target)
+        except OSError as error:
+            if error.errno in PASSING:
+                raise TransientError(f"{target}: {error.strerror}; free some, then try again") from error
+            raise PermanentError(f"{target}: {error.strerror}, allowed: a file this user can write") from error
         finally:
             part.unlink(missing_ok=True)
 
@@ -121,13 +130,13 @@ class Registry:
             self._call("HEAD", f"blobs/{digest}", {})
         except ObjectMissing:
             begun = self._call("POST", "blobs/uploads/", {"Content-Length": "0"})
-            place = urljoin(f"{self._base}/", begun.headers.get("Location", ""))
-            if urlsplit(place)[:2] != urlsplit(self._base)[:2]:
-                raise ProviderError(
-                    f"{self.name}: uploads are to go to {urlsplit(place).hostname}, which is not done"
-                ) from None
+            place = self._at_home("", begun.headers.get("Location", ""), "uploads")
             place += f"{'&' if urlsplit(place).query else '?'}digest={digest}"
-            self._call("PUT", place, {"Content-Type": "application/octet-stream"}, data)
+            try:
+                self._call("PUT", place, {"Content-Type": "application/octet-stream"}, data)
+            except ObjectMissing:
+                # An upload that was finished in an attempt whose answer was lost is not there for the next one.
+                self._call("HEAD", f"blobs/{digest}", {})
         return descriptor
 
     def put_manifest(self, data: bytes, media_type: str, tag: str = "") -> Descriptor:
@@ -148,18 +157,18 @@ class Registry:
             try:
                 answer = self._call("GET", place, {"Accept": "application/json"})
             except ObjectMissing:
-                break  # a repository that nothing was pushed to
+                if found:
+                    raise
+                return ()  # a repository that nothing was pushed to
             listed = _parsed(answer.data, f"{self.name}: tags").get("tags") or []
-            found.update(str(each) for each in listed)
+            if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+                raise ProviderError(f"{self.name}: tags: found another thing than a list of names")
+            found.update(listed)
             following = answer.next_page
             if not following:
                 return tuple(sorted(found))
-            place = urljoin(f"{self._base}/v2/{self._repository}/tags/list", following)
-            if urlsplit(place)[:2] != urlsplit(self._base)[:2]:
-                raise ProviderError(f"{self.name}: the next page of tags lies at {urlsplit(place).hostname}")
-        else:
-            raise ProviderError(f"{self.name}: more than {_PAGES} pages of tags")
-        return tuple(sorted(found))
+            place = self._at_home("tags/list", following, "the next page of tags")
+        raise ProviderError(f"{self.name}: more than {_PAGES} pages of tags")
 
     def referrers(self, digest: str) -> tuple[Descriptor, ...]:
         where = f"{self.name}: referrers of {digest}"
@@ -173,16 +182,15 @@ class Registry:
         for _ in range(_PAGES):
             if not answer.next_page:
                 return tuple(listed)
-            place = urljoin(f"{self._base}/v2/{self._repository}/referrers/{digest}", answer.next_page)
-            if urlsplit(place)[:2] != urlsplit(self._base)[:2]:
-                raise ProviderError(f"{where}: its next page lies at {urlsplit(place).hostname}")
+            place = self._at_home(f"referrers/{digest}", answer.next_page, "the next page of referrers")
             answer = self._call("GET", place, {"Accept": OCI_INDEX})
             listed += _index(answer.data, where)
         raise ProviderError(f"{where}: more than {_PAGES} pages")
 
     def drop_referrer(self, subject: str, digest: str) -> bool:
         listed = self._fallback(subject)
-        if (kept := [each for each in listed if each.digest != digest]) and len(kept) < len(listed):
+        kept = [each for each in listed if each.digest != digest]
+        if len(kept) < len(listed):
             self._put_fallback(subject, kept)
         try:
             self._call("DELETE", f"manifests/{digest}", {})
@@ -196,11 +204,16 @@ class Registry:
 
     def _fallback(self, digest: str) -> tuple[Descriptor, ...]:
         """The index under the tag sha256-<hex>, kept by those who attach where a registry knows no referrers."""
+        tag = digest.replace(":", "-")
         try:
-            manifest = self.manifest(digest.replace(":", "-"))
+            manifest = self.manifest(tag)
         except ObjectMissing:
             return ()
-        return manifest.manifests if manifest.is_index else ()
+        if not manifest.is_index:
+            raise ProviderError(
+                f"{self._shown(tag)}: found an image, allowed: the index of what is attached to {digest}"
+            )
+        return manifest.manifests
 
     def _list_in_fallback(self, manifest: Manifest) -> None:
         """Adds it to the index of its subject. There is no compare-and-swap: it is read back, and written again if lost."""
@@ -214,7 +227,9 @@ class Registry:
                 return
             if attempt:
                 self._sleep(self._rng.uniform(0, 0.2 * attempt))
-            self._put_fallback(subject, [*listed, new])
+                listed = self._fallback(subject)
+            # First, so that it stays among those that are read (`attach.py`), however many others there are.
+            self._put_fallback(subject, [new, *(each for each in listed if each.digest != new.digest)])
         if not any(each.digest == new.digest for each in self._fallback(subject)):
             raise TransientError(f"{self.name}: others keep overwriting the index of what is attached to {subject}")
 
@@ -268,7 +283,8 @@ class Registry:
         for with_new_token in (False, True):
             response = self._send(method, url, headers, body)
             with response:
-                if response.status_code == 401 and not with_new_token:
+                # Who else asks than the registry, after a redirect, is not answered: it would be told our password.
+                if response.status_code == 401 and not with_new_token and self._is_home(response.url):
                     self._authorise(response.headers.get("WWW-Authenticate", ""), method)
                     continue
                 self._refuse(response, shown)
@@ -279,7 +295,7 @@ class Registry:
         status = response.status_code
         if status < 300:
             return
-        said = _error_said(response)
+        said = self._error_said(response)
         answered = f"answered {status} {phrase(status)}" + (f": {said}" if said else "")
         if status in RETRIED:
             raise _Fault(answered, retry_after_seconds(response.headers, datetime.now(UTC)))
@@ -293,22 +309,22 @@ class Registry:
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> requests.Response:
         """After redirects, which carry no authorisation to another origin, and lead to no plain http elsewhere."""
-        origin = urlsplit(self._base)[:2]
         for _ in range(_REDIRECTS + 1):
-            at_home = urlsplit(url)[:2] == origin
             sent = {"User-Agent": "greenops-pipelines", "Accept-Encoding": "identity", **headers}
             try:
                 response = self._session.request(
                     method,
                     url,
-                    headers=sent | (self._authorization if at_home else {}),
+                    headers=sent | (self._authorization if self._is_home(url) else {}),
                     data=body,
                     timeout=self._timeout,
                     stream=True,
                     allow_redirects=False,
                 )
             except requests.exceptions.SSLError:
-                raise ConfigurationError(f"{self.name}: the registry's TLS certificate is not trusted") from None
+                raise ConfigurationError(
+                    f"{self.name}: its TLS certificate is not trusted; name its authority in REQUESTS_CA_BUNDLE"
+                ) from None
             except (requests.RequestException, ValueError) as error:
                 fault = described(error)
             else:
@@ -318,11 +334,10 @@ class Registry:
                 if method not in ("GET", "HEAD"):
                     raise ProviderError(f"{self.name}: a {method} is redirected, which is not followed")
                 url = urljoin(url, response.headers["Location"])
-                parts = urlsplit(url)
-                if parts.scheme != "https" and parts[:2] != origin and not is_loopback(parts.netloc):
-                    raise ProviderError(
-                        f"{self.name}: redirects to {parts.scheme}://{parts.hostname}, which is not followed"
-                    )
+                parts = _split(url)
+                if parts is None or not (self._is_home(url) or self._is_safe(parts)):
+                    place = f"{parts.scheme}://{parts.hostname}" if parts else "a malformed address"
+                    raise ProviderError(f"{self.name}: redirects to {place}, which is not followed")
                 continue
             raise _Fault(fault)
         raise ProviderError(f"{self.name}: redirects more than {_REDIRECTS} times")
@@ -342,8 +357,8 @@ class Registry:
             self._authorization = {"Authorization": f"Bearer {token}"}
 
     def _token(self, realm: str, service: str, scope: str, known: Credentials | None) -> str:
-        parts = urlsplit(realm)
-        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.netloc)):
+        parts = _split(realm)
+        if parts is None or not self._is_safe(parts):
             raise ProviderError(
                 f"{self.name}: tokens are to be had at {one_line(realm, 100)!r}, allowed: an https address"
             )
@@ -368,7 +383,7 @@ class Registry:
                     allow_redirects=False,
                     stream=True,
                 )
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             fault: str | None = described(error)
         else:
             fault = None
@@ -388,6 +403,37 @@ class Registry:
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
             raise ProviderError(f"{self.name}: {parts.hostname} answered without a token")
         return token
+
+    def _is_home(self, url: str) -> bool:
+        parts = _split(url)
+        return parts is not None and _origin(parts) == _origin(urlsplit(self._base))
+
+    def _is_safe(self, parts: SplitResult) -> bool:
+        """Whether something else than the registry may be spoken to: over https, or where all is on this machine."""
+        return parts.scheme == "https" or (
+            parts.scheme == "http" and is_loopback(parts.netloc) and is_loopback(urlsplit(self._base).netloc)
+        )
+
+    def _at_home(self, path: str, said: str, what: str) -> str:
+        """The address that the registry said, relative to `path` of the repository, if it is the registry's own."""
+        parts = _split(said) if said else None
+        place = urljoin(f"{self._base}/v2/{self._repository}/{path}", said) if parts else ""
+        if not parts or not self._is_home(place):
+            shown = f"{parts.scheme}://{parts.hostname}" if parts else one_line(said, 100) or "nowhere"
+            raise ProviderError(f"{self.name}: {what}: found the address {shown}, allowed: one at {self._base}")
+        return place
+
+    def _error_said(self, response: requests.Response) -> str:
+        """The message of the API's error document, without what we sent; empty where there is none."""
+        try:
+            data = response.raw.read1(_ERROR_BYTES, decode_content=True)
+            first = json.loads(data)["errors"][0]
+            said = " ".join(str(first.get(each) or "") for each in ("code", "message")).strip()
+        except (ValueError, LookupError, TypeError, AttributeError, urllib3.exceptions.HTTPError, OSError):
+            return ""
+        for value in self._authorization.values():
+            said = said.replace(value.partition(" ")[2], "***")
+        return one_line(said, 160)
 
     def _limit(self, descriptor: Descriptor, limit: int) -> int:
         if descriptor.size > limit:
@@ -423,9 +469,14 @@ class _Answer:
 def _received(response: requests.Response, limit: int, target: Path | None, shown: str) -> _Answer:
     found, size, kept = hashlib.sha256(), 0, bytearray()
     fault = None
+    seconds = _TOTAL_SECONDS + limit / _SLOWEST_BYTES_PER_SECOND
+    deadline = time.monotonic() + seconds
     stream = target.open("wb") if target else None
     try:
-        for chunk in response.iter_content(_CHUNK):
+        # `read1` returns what has arrived, so that the deadline is seen between two drips.
+        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+            if time.monotonic() > deadline:
+                raise TransientError(f"{shown}: the body was still arriving after {seconds:.0f} s")
             size += len(chunk)
             if size > limit:
                 raise ProviderError(f"{shown}: more bytes than the {limit:,} that are allowed")
@@ -434,7 +485,7 @@ def _received(response: requests.Response, limit: int, target: Path | None, show
                 stream.write(chunk)
             else:
                 kept += chunk
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+    except urllib3.exceptions.HTTPError as error:
         fault = described(error)
     finally:
         if stream:
@@ -457,14 +508,17 @@ def _basic(known: Credentials) -> str:
     return f"Basic {base64.b64encode(secret.encode()).decode()}"
 
 
-def _error_said(response: requests.Response) -> str:
-    """The message of the API's error document, redacted; empty where there is none."""
+def _split(url: str) -> SplitResult | None:
     try:
-        data = response.raw.read(16_384, decode_content=True)
-        first = json.loads(data)["errors"][0]
-        return one_line(redact(" ".join(str(first.get(each) or "") for each in ("code", "message")).strip()), 160)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, urllib3.exceptions.HTTPError, OSError):
-        return ""
+        parts = urlsplit(url)
+        _origin(parts)
+    except ValueError:
+        return None
+    return parts
+
+
+def _origin(parts: SplitResult) -> tuple[str, str | None, int | None]:
+    return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
 
 
 def _parsed(data: bytes, where: str) -> dict[str, Any]:
