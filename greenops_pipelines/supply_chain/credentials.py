@@ -43,6 +43,9 @@ def find(registry: str, config: Path | None = None) -> Credentials | None:
     except (OSError, ValueError):
         # The reason may quote a line of the file, which holds passwords.
         raise ConfigurationError(f"{path}: cannot be read as JSON; allowed: what `docker login` writes") from None
+    for field in ("credHelpers", "auths"):
+        if not isinstance(document, dict) or not isinstance(document.get(field) or {}, dict):
+            raise ConfigurationError(f"{path}: {field}: found no object, allowed: what `docker login` writes")
     names = [DOCKER_HUB, "docker.io"] if registry == "docker.io" else [registry, f"https://{registry}"]
     helpers = document.get("credHelpers") or {}
     for name in names:
@@ -50,11 +53,11 @@ def find(registry: str, config: Path | None = None) -> Credentials | None:
             return _ask(helper, name)
     auths = document.get("auths") or {}
     for name in names:
-        entry = auths.get(name) or {}
-        if token := entry.get("identitytoken"):
-            return Credentials("<token>", SecretStr(token))
-        if encoded := entry.get("auth"):
-            return _decoded(encoded, path, name)
+        match auths.get(name):
+            case {"identitytoken": str(token)} if token:
+                return Credentials("<token>", SecretStr(token))
+            case {"auth": str(encoded)} if encoded:
+                return _decoded(encoded, path, name)
     store = document.get("credsStore")
     return _ask(store, names[0]) if store else None
 
@@ -71,10 +74,12 @@ def _decoded(encoded: str, path: Path, name: str) -> Credentials:
     return Credentials(user, SecretStr(password.rstrip("\0")))
 
 
-def _ask(helper: str, name: str) -> Credentials | None:
+def _ask(helper: object, name: str) -> Credentials | None:
     """Docker's protocol of helpers: the registry on stdin, a document on stdout."""
-    if not _HELPER.fullmatch(helper):
-        raise ConfigurationError(f"Docker's config.json: found the credential helper {helper[:40]!r}")
+    if not isinstance(helper, str) or not _HELPER.fullmatch(helper):
+        raise ConfigurationError(
+            f"Docker's config.json: found the credential helper {str(helper)[:40]!r}, allowed: letters, digits and ._-"
+        )
     program = f"docker-credential-{helper}"
     environment = base_environment() | {
         k: v for k, v in os.environ.items() if k.startswith(("AWS_", "GOOGLE_", "AZURE_"))
@@ -83,16 +88,24 @@ def _ask(helper: str, name: str) -> Credentials | None:
         done = subprocess.run(
             [program, "get"], input=name.encode(), capture_output=True, timeout=_HELPER_SECONDS, env=environment
         )
-    except FileNotFoundError:
-        raise ConfigurationError(f"{program}: found no such program on PATH; Docker's config.json names it") from None
+    except OSError:
+        raise ConfigurationError(
+            f"{program}: found no such program on PATH that runs; Docker's config.json names it"
+        ) from None
     except subprocess.TimeoutExpired:
         raise ConfigurationError(f"{program}: no answer for {name} within {_HELPER_SECONDS} s") from None
     if done.returncode != 0:
         if b"not found" in (done.stdout + done.stderr).lower():
             return None
-        raise ConfigurationError(f"{program}: it could not say who we are to {name} (exit code {done.returncode})")
+        raise ConfigurationError(
+            f"{program}: it could not say who we are to {name} (exit code {done.returncode}); "
+            f"run `{program} get` by hand with {name} as its input"
+        )
     try:
         answer = json.loads(done.stdout)
-        return Credentials(answer["Username"], SecretStr(answer["Secret"]))
-    except (ValueError, KeyError, TypeError):
-        raise ConfigurationError(f"{program}: its answer for {name} is no document with Username and Secret") from None
+    except ValueError:
+        answer = None  # the reason may quote the secret
+    match answer:
+        case {"Username": str(user), "Secret": str(secret)}:
+            return Credentials(user, SecretStr(secret))
+    raise ConfigurationError(f"{program}: its answer for {name} is no document with Username and Secret")

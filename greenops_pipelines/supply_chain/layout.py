@@ -123,6 +123,8 @@ class Layout:
         new = Descriptor(media_type, stored.digest, stored.size, annotations, artifact)
 
         def placed(entries: list[Descriptor]) -> list[Descriptor]:
+            if new in entries:
+                return entries
             # A tag points at one manifest; what has no tag stands there once.
             kept = [e for e in entries if (e.annotations.get(REF_NAME) != tag if tag else e.digest != new.digest)]
             kept = [e for e in kept if e.digest != new.digest or e.annotations.get(REF_NAME)]
