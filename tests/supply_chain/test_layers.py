@@ -118,6 +118,15 @@ NORMAL = {
         [file("a/b/.wh.c", b"")],
         [folder("a/b/c"), symlink("a/b/c/d", "../../..")],
     ],
+    "a link that a whiteout of its folder took away": [
+        [symlink("d/x", "/")],
+        [file(".wh.d", b"")],
+        [symlink("d/x/up", "../../z")],
+    ],
+    "a link that an opaque folder hides": [
+        [symlink("d/x", "/")],
+        [file("d/.wh..wh..opq", b""), symlink("d/x/up", "../../z")],
+    ],
     "no members": [[]],
 }
 
@@ -136,6 +145,10 @@ OUTSIDE = {
     "a deep link above the root": ([[symlink("a/b/c", "../../../etc")]], "climbs above the root"),
     "a link above the root through another": (
         [[folder("d"), symlink("d/up", ".."), symlink("out", "d/up/../etc")]],
+        "'out': found a path that climbs above the root",
+    ),
+    "a link above the root through an absolute one": (
+        [[folder("d"), symlink("d/root", "/"), symlink("out", "d/root/../etc")]],
         "'out': found a path that climbs above the root",
     ),
     "a member through a link that a later one turned outwards": (
@@ -317,6 +330,16 @@ def test_a_layer_that_grows_stops_at_the_limit_without_using_memory(tmp_path: Pa
         ):
             layers.inspect(tmp_path, digest, LIMITS)
         assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_number_of_members(tmp_path: Path):
+    digest = image(tmp_path, tar(*(file(f"f{number}", b"") for number in range(10_000))))
+    tracemalloc.start()
+    try:
+        assert layers.inspect(tmp_path, digest).layers[0].members == 10_000
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
     finally:
         tracemalloc.stop()
 

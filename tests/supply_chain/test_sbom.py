@@ -225,6 +225,19 @@ def test_the_order_ids_and_moments_of_syft_make_no_difference(raw: syft.Scan):
     assert sbom.normalise(*other, digest=DIGEST, name="x") == first
 
 
+def test_two_components_that_cannot_be_told_apart_keep_a_reference_each(raw: syft.Scan):
+    old = json.loads(raw.cyclonedx)["components"][0]["bom-ref"][-16:]
+
+    def twice(document: Any) -> None:
+        for key in ("components", "packages"):
+            if key in document:
+                document[key].append(json.loads(json.dumps(document[key][0]).replace(old, "0123456789abcdef")))
+
+    found = sbom.normalise(edited(raw.cyclonedx, twice), edited(raw.spdx, twice), digest=DIGEST, name="x")
+    assert len({each["bom-ref"] for each in json.loads(found.cyclonedx)["components"]}) == 2
+    assert len({each["SPDXID"] for each in json.loads(found.spdx)["packages"]}) == 3
+
+
 def test_another_image_or_tool_has_another_serial_number(raw: syft.Scan):
     def serial(cyclonedx: bytes, digest: str) -> str:
         return str(json.loads(sbom.normalise(cyclonedx, raw.spdx, digest=digest, name="x").cyclonedx)["serialNumber"])

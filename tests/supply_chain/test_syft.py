@@ -19,6 +19,8 @@ def packages(tmp_path: Path) -> Path:
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
     (info / "RECORD").write_text("demo/__init__.py,,\n")
+    (tmp_path / "packages" / "demo").mkdir()
+    (tmp_path / "packages" / "demo" / "__init__.py").write_text("")
     return tmp_path / "packages"
 
 
@@ -43,6 +45,15 @@ def test_no_path_of_this_machine_stands_in_the_documents_and_nothing_is_left_beh
     found = syft.scan(f"dir:{packages}", work, name="subject", version="7")
     assert str(tmp_path).encode() not in found.cyclonedx + found.spdx
     assert list(work.iterdir()) == []
+
+
+def test_no_link_is_followed_out_of_the_folder(packages: Path, tmp_path: Path):
+    outside = tmp_path / "outside" / "other-2.0.dist-info"
+    outside.mkdir(parents=True)
+    (outside / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 2.0\n")
+    (packages / "link").symlink_to(outside.parent)
+    found = syft.scan(f"dir:{packages}", tmp_path, name="a", version="1")
+    assert [c["name"] for c in json.loads(found.cyclonedx)["components"]] == ["demo"]
 
 
 def test_the_catalogers_and_the_exclusions_are_syfts_whole_task(packages: Path, tmp_path: Path):
