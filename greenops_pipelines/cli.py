@@ -24,6 +24,7 @@ from greenops_pipelines.recovery import commands as recovery
 from greenops_pipelines.recovery import replica_commands as replica
 from greenops_pipelines.settings import Settings, load_settings
 from greenops_pipelines.slo import commands as slo
+from greenops_pipelines.supply_chain import commands as supply_chain
 
 if TYPE_CHECKING:
     from greenops_pipelines.lake import Lake
@@ -43,6 +44,9 @@ app.add_typer(recovery.app, name="gameday")
 app.add_typer(placement.app, name="placement")
 app.add_typer(replica.app, name="replica")
 app.add_typer(slo.app, name="slo")
+app.add_typer(supply_chain.app, name="image")
+app.command("attest")(supply_chain.attest)
+app.command("verify")(supply_chain.verify)
 
 # Click's class, or Typer's own copy of it: that depends on Typer's release.
 _UsageError: Any = typer.BadParameter.__base__

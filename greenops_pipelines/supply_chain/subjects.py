@@ -28,8 +28,6 @@ from greenops_pipelines.supply_chain.registry import Registry
 
 _log = logging.getLogger(__name__)
 
-LATEST = "latest"
-"""The tag of what is built here."""
 _ATTACHMENT = re.compile(r"sha256-[0-9a-f]{64}(\.(sig|att|sbom))?")
 NO_PLATFORM = "none"
 MAX_TAGS = 500
@@ -126,6 +124,11 @@ def build_own(image: Image, home: Path) -> None:
         environment.as_layout(environment.inventory(), folder)
 
 
+def is_attachment(tag: str) -> bool:
+    """Whether it is the tag of something attached to an image, and none of a person's."""
+    return _ATTACHMENT.fullmatch(tag) is not None
+
+
 def look(
     declared: Images, home: Path, lake: Lake, now: datetime, opened: Callable[[Image], Repository] | None = None
 ) -> Look:
@@ -198,7 +201,7 @@ def _of(image: Image, opened: Callable[[Image], Repository], home: Path) -> Sequ
     tags = [
         tag
         for tag in repository.tags()
-        if not _ATTACHMENT.fullmatch(tag) and any(fnmatch.fnmatchcase(tag, each) for each in image.tags)
+        if not is_attachment(tag) and any(fnmatch.fnmatchcase(tag, each) for each in image.tags)
     ]
     if len(tags) > MAX_TAGS:
         raise ConfigurationError(

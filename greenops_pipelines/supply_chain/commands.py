@@ -1,0 +1,238 @@
+"""`greenops attest`, `greenops verify` and `greenops image ...`. Thin: arguments in, the library's words out.
+
+Exit codes: 0 fine, 1 something is missing or does not verify, 2 bad input. With `--json` one document goes to stdout and
+nothing else; progress goes to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from greenops_pipelines.errors import BadInput
+from greenops_pipelines.settings import load_settings
+
+app = typer.Typer(help="Images: what is looked after, what they hold, who vouches for them.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+_Image = Annotated[
+    str,
+    typer.Argument(help="A name of ops/images.yaml, registry/repository[:tag][@digest], or oci:FOLDER[:tag]."),
+]
+_Platforms = Annotated[
+    list[str] | None,
+    typer.Option("--platform", help="Of an index; may be repeated. By default linux/amd64.", show_default=False),
+]
+
+
+def attest(
+    context: typer.Context,
+    image: _Image,
+    platform: _Platforms = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be attached, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an image's SBOM, scan it, sign it, and attach SBOM, scan and provenance to it. To be run inside its build.
+
+    The provenance states what the CI system's own variables say. It is signed with this home's key (GREENOPS_EVIDENCE_KEY).
+    """
+    from greenops_pipelines.supply_chain import directly
+    from greenops_pipelines.supply_chain.provenance import from_environment, own
+
+    settings = load_settings()
+    wired = context.obj()
+    declared = wired.images(settings)
+    subject = directly.open_image(image, declared, settings.home, platform or ())
+    keys = wired.evidence(settings).keys
+    build = own(settings.ops_dir.parent) if subject.image.is_own else from_environment(os.environ)
+    done = directly.attest(
+        subject,
+        declared,
+        wired.documents(settings),
+        lambda: keys.signer(settings.evidence_key),
+        keys.public,
+        build,
+        datetime.now(UTC),
+        syft=settings.syft,
+        reports=wired.scan_reports(settings),
+        dry_run=dry_run,
+        progress=_progress,
+    )
+    if as_json:
+        _print_json(done.as_document())
+    else:
+        typer.echo(f"{done.image}@{done.digest}")
+        for row in done.sboms:
+            lacks = "" if row["ntia"] else f"; NTIA minimum elements: {'; '.join((row['missing'] or '').splitlines())}"
+            typer.echo(f"  SBOM of {row['platform']}: {row['components']:,} components{lacks}")
+        for kind, about in done.statements:
+            typer.echo(
+                f"  {'would attach' if dry_run else 'attached'}  {kind}  to {', '.join(each[:19] for each in about)}"
+            )
+        if done.verdict is not None:
+            _show(done.verdict)
+    if done.verdict is not None and not done.verdict.ok:
+        raise typer.Exit(1)
+
+
+def verify(
+    context: typer.Context,
+    image: _Image,
+    key: Annotated[
+        Path | None, typer.Option(help="The signer's public key (PEM) that you trust; by default this home's own.")
+    ] = None,
+    scan: Annotated[bool, typer.Option("--scan", help="A scan for vulnerabilities must be attached too.")] = False,
+    level: Annotated[int, typer.Option(min=0, max=3, help="SLSA build level that the provenance must support.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Read back everything attached to an image, and verify it: signature, SBOM, provenance. Exit 1 if something is missing."""
+    from greenops_pipelines.evidence.opening import public_key
+    from greenops_pipelines.supply_chain import directly, vouching
+
+    settings = load_settings()
+    wired = context.obj()
+    declared = wired.images(settings)
+    subject = directly.open_image(image, declared, settings.home)
+    keys = (public_key(key),) if key else wired.evidence(settings).keys.public()
+    if not keys:
+        raise BadInput("--key: found none, and this home has signed nothing yet; allowed: a PEM file")
+    found = vouching.verdict(subject.repository, subject.digest, keys, declared.builders, wants_scan=scan)
+    ok = found.ok and found.level.level >= level
+    if as_json:
+        _print_json({"image": subject.name, **directly.document(found), "ok": ok})
+    else:
+        typer.echo(f"{subject.name}@{subject.digest}")
+        _show(found)
+    if not ok:
+        wanting = [f"it lacks {', '.join(found.missing)}"] if found.missing else []
+        if found.level.level < level:
+            wanting.append(f"its SLSA build level is {found.level.level}: {found.level.reason}")
+        sys.stderr.write(f"greenops: {subject.name}@{subject.digest}: not verified: {'; '.join(wanting)}\n")
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_images(context: typer.Context, as_json: Json = False) -> None:
+    """List the images in use, with what is known of each."""
+    rows = (
+        context.obj()
+        .lake(load_settings())
+        .query(
+            """
+        select i.image, i.tag, i.image_digest as digest, sum(s.components)::bigint as components,
+            bool_and(s.is_conformant) as ntia, any_value(v.outcome) as gate, any_value(t.missing) as missing,
+            any_value(t.slsa_level) as slsa_level, any_value(f.fault) as fault, i.is_sample
+        from images as i
+        left join sboms as s using (image_digest)
+        left join image_verdicts as v on v.image_digest = i.image_digest and v.platform = s.platform
+        left join image_standing as t on t.image_digest = i.image_digest
+        left join image_faults as f on f.image_digest = i.image_digest
+        group by i.image, i.tag, i.image_digest, i.is_sample order by i.image, i.tag
+        """
+        )
+        .to_pylist()
+    )
+    if as_json:
+        _print_json({"images": rows})
+        return
+    for row in rows:
+        components = "no SBOM" if row["components"] is None else f"{row['components']:,} components"
+        stands = row["fault"] or (f"lacks {row['missing']}" if row["missing"] else "attested")
+        level = "-" if row["slsa_level"] is None else row["slsa_level"]
+        sample = "  (sample)" if row["is_sample"] else ""
+        typer.echo(
+            f"{row['image']}:{row['tag']}  {row['digest'][:19]}  {components}  gate: {row['gate'] or '-'}  "
+            f"SLSA {level}  {stands}{sample}"
+        )
+    if not rows:
+        typer.echo("no image was noticed yet; greenops run --select 'group:supply_chain'")
+
+
+@app.command()
+def find(
+    context: typer.Context,
+    package: Annotated[str, typer.Argument(help="Name of a package, % for any text, such as openssl or lib%ssl%.")],
+    version: Annotated[str | None, typer.Option(help="Of just this version.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Which images carry it? Exit 1 if none does."""
+    rows = (
+        context.obj()
+        .lake(load_settings())
+        .query(
+            """
+        select c.image, c.image_digest as digest, c.platform, c.name, c.version, c.purl, i.image_digest is not null as in_use
+        from sbom_components as c
+        left join (select distinct image_digest from images) as i using (image_digest)
+        where c.name ilike $1 and ($2 is null or c.version = $2) order by all
+        """,
+            [package, version],
+        )
+        .to_pylist()
+    )
+    if as_json:
+        _print_json({"components": rows})
+    for row in [] if as_json else rows:
+        typer.echo(
+            f"{row['image']}  {row['digest'][:19]}  {row['platform']}  {row['name']} {row['version'] or '(no version)'}"
+            f"{'' if row['in_use'] else '  (no longer in use)'}"
+        )
+    if not rows:
+        sys.stderr.write(f"greenops: no image carries {package}\n")
+        raise typer.Exit(1)
+
+
+@app.command()
+def sbom(
+    context: typer.Context,
+    image: Annotated[str, typer.Argument(help="A name of ops/images.yaml, or a digest.")],
+    spdx: Annotated[bool, typer.Option("--spdx", help="SPDX 2.3 instead of CycloneDX 1.6.")] = False,
+    platform: Annotated[str | None, typer.Option(help="Where there are several.", show_default=False)] = None,
+) -> None:
+    """Print a published SBOM, as it was published."""
+    from greenops_pipelines.supply_chain import published
+
+    settings = load_settings()
+    wired = context.obj()
+    rows = (
+        wired.lake(settings)
+        .query(
+            """
+        select s.* from sboms as s left join images as i using (image_digest)
+        where (s.image_digest = $1 or (i.image = $1)) and ($2 is null or s.platform = $2)
+        order by i.noticed_at desc nulls last, s.platform
+        """,
+            [image, platform],
+        )
+        .to_pylist()
+    )
+    if not rows:
+        raise BadInput(f"image {image}: found no SBOM of it, allowed: a name or digest of `greenops image list`")
+    if len({row["platform"] for row in rows}) > 1:
+        names = ", ".join(sorted({row["platform"] for row in rows}))
+        raise BadInput(f"image {image}: found SBOMs for {names}, allowed: one of them with --platform")
+    kind = "spdx" if spdx else "cyclonedx"
+    document = published.read(wired.documents(settings), rows[0][f"{kind}_key"], rows[0][f"{kind}_sha256"])
+    sys.stdout.write(document.decode() + "\n")
+
+
+def _show(found: Any) -> None:
+    for each in found.found:
+        state = "verified" if each.statement is not None else "FAILED  "
+        typer.echo(f"  {state}  {each.way:<8}  {each.predicate_type or each.fault}")
+    missing = f"lacks {', '.join(found.missing)}" if found.missing else "nothing is missing"
+    typer.echo(f"  {missing}; SLSA build level {found.level.level}: {found.level.reason}")
+
+
+def _progress(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
