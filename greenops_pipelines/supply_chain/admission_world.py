@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from greenops_pipelines.errors import BadInput
-from greenops_pipelines.evidence import canonical
 from greenops_pipelines.evidence.signing import PublicKey
 from greenops_pipelines.supply_chain import attach
 from greenops_pipelines.supply_chain.attach import Attached
@@ -15,10 +15,11 @@ from greenops_pipelines.supply_chain.oci import Reference, Repository
 
 
 class RepositoryWorld:
-    """The `World` of `cel_policy` over repositories. Asks anew each time: nothing is remembered from one question to the next."""
+    """The `World` of `cel_policy` over repositories, for one decision: what was read for it is read once."""
 
     def __init__(self, opened: Callable[[Reference], Repository]) -> None:
         self._opened = opened
+        self._read: dict[tuple[str, str], list[Attached]] = {}
 
     def resolve(self, image: str) -> str:
         """The digest that the image's tag points to now; the image's own where it names one, if it is there."""
@@ -31,10 +32,10 @@ class RepositoryWorld:
 
     def attestations(self, image: str, predicate_type: str, key_pem: str) -> list[dict[str, Any]]:
         """Statements of that type about the image's digest that verify with the key, each once."""
-        found: dict[bytes, Mapping[str, Any]] = {}
+        found: dict[str, Mapping[str, Any]] = {}
         for each in self._attached(image, key_pem):
             if each.statement is not None and each.predicate_type == predicate_type:
-                found[canonical.dumps(dict(each.statement.document))] = each.statement.document
+                found[json.dumps(each.statement.document, sort_keys=True)] = each.statement.document
         return [dict(document) for document in found.values()]
 
     def _attached(self, image: str, key_pem: str) -> list[Attached]:
@@ -42,7 +43,10 @@ class RepositoryWorld:
             key = PublicKey.parse(key_pem.encode())
         except ValueError as error:
             raise BadInput(f"the policy's key: {error}") from None
-        reference = Reference.parse(image)
-        repository = self._opened(reference)
-        digest = repository.manifest(reference.wanted).digest
-        return [each for each in attach.read(repository, digest, [key]) if each.statement is not None]
+        asked = (image, key.keyid)
+        if asked not in self._read:
+            reference = Reference.parse(image)
+            repository = self._opened(reference)
+            digest = repository.manifest(reference.wanted).digest
+            self._read[asked] = [each for each in attach.read(repository, digest, [key]) if each.statement is not None]
+        return self._read[asked]

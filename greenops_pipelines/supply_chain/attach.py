@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from greenops_pipelines import strict_json
 from greenops_pipelines.errors import ObjectMissing, ProviderError
 from greenops_pipelines.evidence import canonical
 from greenops_pipelines.evidence.signing import BUNDLE_TYPE, PublicKey, Signer, sigstore_bundle
@@ -39,8 +40,9 @@ _PREDICATE_NOTE = "dev.sigstore.bundle.predicateType"
 _CRITICAL_TYPE = "cosign container image signature"
 MAX_BYTES = 128 * 1024 * 1024
 """Of one attached envelope: the SBOM of a large image has some 20 MB."""
-_MAX_ATTACHED = 500
-"""Of each way: whoever may push could otherwise make a verifier read for ever."""
+MAX_ATTACHED = 500
+MAX_TOTAL_BYTES = 1024 * 1024 * 1024
+"""Of one digest, in each of its lists: whoever may push could otherwise make a verifier read for ever."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class Attached:
 
     way: Way
     manifest: str
-    """Digest of the manifest that holds it."""
+    """Digest of the manifest that holds it; empty where that cannot be read."""
     statement: Statement | None
     fault: str = ""
+    layer: str = ""
+    """Digest of the envelope or bundle."""
 
     @property
     def predicate_type(self) -> str:
@@ -66,7 +70,7 @@ def sign(repository: Repository, digest: str, name: str, signer: Signer) -> None
         payload = simple_signing(name, digest)
         signature = base64.b64encode(signer.sign(payload)).decode()
         blob = repository.put_blob(payload, SIMPLE_SIGNING)
-        _add_to_tag(repository, _tag(digest, "sig"), _noted(blob, {_SIGNATURE_NOTE: signature}), dropped=set())
+        _write_tag(repository, _tag(digest, "sig"), [_noted(blob, {_SIGNATURE_NOTE: signature})], dropped=set())
     if "referrer" not in ways:
         _refer(repository, digest, SIGNATURE, attestations.statement(name, [digest], SIGNATURE, {}), signer)
 
@@ -74,23 +78,27 @@ def sign(repository: Repository, digest: str, name: str, signer: Signer) -> None
 def attest(repository: Repository, digest: str, predicate_type: str, payload: bytes, signer: Signer) -> None:
     """Attaches a statement to `digest`, both ways, in place of ours of the same type about the same digests."""
     new, about = json.loads(payload), set(attestations.subjects(payload))
-    former = [
-        each
-        for each in read(repository, digest, [signer.public])
-        if each.statement and each.predicate_type == predicate_type and set(each.statement.subjects) == about
-    ]
-    kept = {each.way for each in former if each.statement and each.statement.document == new}
+    kept: dict[Way, str] = {}
+    former: list[Attached] = []
+    for each in read(repository, digest, [signer.public]):
+        if each.statement is None or each.predicate_type != predicate_type or set(each.statement.subjects) != about:
+            continue
+        if each.statement.document == new and each.way not in kept:
+            kept[each.way] = each.layer
+        else:
+            # One that says the same again is of a writer that ended between its two writes, or of two at once.
+            former.append(each)
+    dropped = {each.layer for each in former if each.way == "tag"} - set(kept.values())
     if "tag" not in kept:
-        envelope = attestations.envelope(signer, payload)
-        blob = repository.put_blob(envelope, DSSE)
+        blob = repository.put_blob(attestations.envelope(signer, payload), DSSE)
         noted = _noted(blob, {_SIGNATURE_NOTE: "", "predicateType": predicate_type})
-        dropped = _layers_of(repository, digest, former)
-        _add_to_tag(repository, _tag(digest, "att"), noted, dropped)
-    if "referrer" not in kept:
-        made = _refer(repository, digest, predicate_type, payload, signer)
-        for each in former:
-            if each.way == "referrer" and each.manifest != made:
-                repository.drop_referrer(digest, each.manifest)
+        _write_tag(repository, _tag(digest, "att"), [noted], dropped)
+    elif dropped:
+        _write_tag(repository, _tag(digest, "att"), [], dropped)
+    made = "" if "referrer" in kept else _refer(repository, digest, predicate_type, payload, signer)
+    for each in former:
+        if each.way == "referrer" and each.manifest != made:
+            repository.drop_referrer(digest, each.manifest)
 
 
 def read(repository: Repository, digest: str, keys: Sequence[PublicKey]) -> list[Attached]:
@@ -113,15 +121,21 @@ def simple_signing(name: str, digest: str) -> bytes:
 
 
 def _in_tags(repository: Repository, digest: str, keys: Sequence[PublicKey]) -> Iterator[Attached]:
-    for suffix in ("sig", "att"):
+    for suffix, wanted in (("sig", SIMPLE_SIGNING), ("att", DSSE)):
         try:
             manifest = repository.manifest(_tag(digest, suffix))
+            layers = [each for each in manifest.layers if each.media_type == wanted]
         except ObjectMissing:
             continue
-        for layer in manifest.layers[:_MAX_ATTACHED]:
-            wanted = SIMPLE_SIGNING if suffix == "sig" else DSSE
-            if layer.media_type != wanted:
-                continue
+        except ProviderError as error:
+            yield Attached("tag", "", None, str(error))
+            continue
+        total = 0
+        for at, layer in enumerate(layers):
+            total += layer.size
+            if at == MAX_ATTACHED or total > MAX_TOTAL_BYTES:
+                yield _too_many("tag", at, len(layers))
+                break
             try:
                 data = repository.blob(layer, MAX_BYTES)
                 if suffix == "sig":
@@ -129,30 +143,48 @@ def _in_tags(repository: Repository, digest: str, keys: Sequence[PublicKey]) -> 
                 else:
                     found = attestations.verified(data, keys, digest)
             except (NotVerified, ObjectMissing, ProviderError) as error:
-                yield Attached("tag", manifest.digest, None, str(error))
+                yield Attached("tag", manifest.digest, None, str(error), layer.digest)
             else:
-                yield Attached("tag", manifest.digest, found)
+                yield Attached("tag", manifest.digest, found, "", layer.digest)
 
 
 def _in_referrers(repository: Repository, digest: str, keys: Sequence[PublicKey]) -> Iterator[Attached]:
-    for each in repository.referrers(digest)[:_MAX_ATTACHED]:
-        if each.artifact_type and not each.artifact_type.startswith("application/vnd.dev.sigstore.bundle"):
-            continue
+    try:
+        listed = [
+            each for each in repository.referrers(digest) if not each.artifact_type or _is_bundle(each.artifact_type)
+        ]
+    except (ObjectMissing, ProviderError) as error:
+        yield Attached("referrer", "", None, str(error))
+        return
+    total = 0
+    for at, each in enumerate(listed):
+        if at == MAX_ATTACHED or total > MAX_TOTAL_BYTES:
+            yield _too_many("referrer", at, len(listed))
+            return
+        layer = None
         try:
             manifest = repository.manifest(each.digest)
             layer = _bundle_layer(manifest, digest)
             if layer is None:
                 continue
-            bundle = attestations.in_bundle(repository.blob(layer, MAX_BYTES))
-            found = attestations.verified(bundle, keys, digest)
+            total += layer.size
+            found = attestations.verified_bundle(repository.blob(layer, MAX_BYTES), keys, digest)
         except (NotVerified, ObjectMissing, ProviderError) as error:
-            yield Attached("referrer", each.digest, None, str(error))
+            yield Attached("referrer", each.digest, None, str(error), layer.digest if layer else "")
         else:
-            yield Attached("referrer", each.digest, found)
+            yield Attached("referrer", each.digest, found, "", layer.digest)
+
+
+def _too_many(way: Way, at: int, there: int) -> Attached:
+    return Attached(way, "", None, f"found {there:,} attached; read were the first {at:,}, and no more than 1 GB")
+
+
+def _is_bundle(artifact_type: str) -> bool:
+    return artifact_type.startswith("application/vnd.dev.sigstore.bundle")
 
 
 def _bundle_layer(manifest: Manifest, digest: str) -> Descriptor | None:
-    if not manifest.artifact_type.startswith("application/vnd.dev.sigstore.bundle"):
+    if not _is_bundle(manifest.artifact_type):
         return None
     if manifest.subject != digest:
         raise NotVerified(f"referrer: its manifest is attached to {manifest.subject}, and not to {digest}")
@@ -169,13 +201,18 @@ def _simple(data: bytes, signature: str, keys: Sequence[PublicKey], digest: str)
     key = next((key for key in keys if key.verifies(raw, data)), None)
     if key is None:
         raise NotVerified("signature: it is by none of the keys that are trusted")
-    match json.loads(data):
-        case {"critical": {"type": str(kind), "image": {"docker-manifest-digest": str(about)}}} as document:
+    try:
+        said: Any = strict_json.loads(data)
+    except ValueError as error:
+        # The key signs other things than images.
+        raise NotVerified(f"signature: it is over no simple signing document: {error}") from None
+    match said:
+        case {"critical": {"type": str(kind), "image": {"docker-manifest-digest": str(about)}}}:
             if kind != _CRITICAL_TYPE:
                 raise NotVerified(f"signature: found the type {kind[:80]!r}, allowed: {_CRITICAL_TYPE}")
             if about != digest:
                 raise NotVerified(f"signature: it is about {about[:80]}, and not about {digest}")
-            return Statement(SIGNATURE, (about,), {}, document, key)
+            return Statement(SIGNATURE, (about,), {}, said, key)
     raise NotVerified("signature: found no simple signing document")
 
 
@@ -201,13 +238,13 @@ def _refer(repository: Repository, digest: str, predicate_type: str, payload: by
     return repository.put_manifest(canonical.dumps(document), OCI_MANIFEST).digest
 
 
-def _add_to_tag(repository: Repository, tag: str, layer: Descriptor, dropped: set[str]) -> None:
-    """One more layer in the manifest under `tag`, without those whose digests are dropped."""
+def _write_tag(repository: Repository, tag: str, new: Sequence[Descriptor], dropped: set[str]) -> None:
+    """New layers in the manifest under `tag`, before all others: they stay among those that are read."""
     try:
         before = repository.manifest(tag).layers
     except ObjectMissing:
         before = ()
-    layers = [*(each for each in before if each.digest not in dropped), layer]
+    layers = [*new, *(each for each in before if each.digest not in dropped)]
     # What cosign writes as the configuration of these: an image of no platform, its diff ids those of the layers.
     config = {
         "architecture": "",
@@ -224,22 +261,6 @@ def _add_to_tag(repository: Repository, tag: str, layer: Descriptor, dropped: se
         "layers": [each.as_document() for each in layers],
     }
     repository.put_manifest(canonical.dumps(document), OCI_MANIFEST, tag)
-
-
-def _layers_of(repository: Repository, digest: str, former: Sequence[Attached]) -> set[str]:
-    """Digests of the layers of the `.att` manifest that hold these statements."""
-    wanted = [each.statement.document for each in former if each.way == "tag" and each.statement]
-    if not wanted:
-        return set()
-    found = set()
-    for layer in repository.manifest(_tag(digest, "att")).layers:
-        try:
-            payload = json.loads(base64.b64decode(json.loads(repository.blob(layer, MAX_BYTES))["payload"]))
-        except (ValueError, KeyError, TypeError):
-            continue
-        if payload in wanted:
-            found.add(layer.digest)
-    return found
 
 
 def _noted(blob: Descriptor, annotations: dict[str, str]) -> Descriptor:

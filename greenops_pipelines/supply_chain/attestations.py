@@ -25,6 +25,8 @@ SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 """What cosign 3 signs in place of an image's simple signing document."""
 
 _STATEMENTS = ("https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1")
+_MAX_SIGNATURES = 32
+"""Of one envelope: each is held against each key."""
 _OLDER_BUNDLE = "application/vnd.dev.sigstore.bundle+json;version=0.3"
 
 
@@ -72,15 +74,15 @@ def envelope(signer: Signer, payload: bytes) -> bytes:
     )
 
 
-def in_bundle(data: bytes) -> bytes:
-    """The DSSE envelope of a sigstore bundle v0.3; `NotVerified` where it has none."""
+def verified_bundle(data: bytes, keys: Sequence[PublicKey], digest: str) -> Statement:
+    """As `verified`, of the DSSE envelope in a sigstore bundle v0.3."""
     document = _object(data, "sigstore bundle")
     if document.get("mediaType") not in (BUNDLE_TYPE, _OLDER_BUNDLE):
         raise NotVerified(f"sigstore bundle: found the media type {str(document.get('mediaType'))[:80]!r}")
     inner = document.get("dsseEnvelope")
     if not isinstance(inner, dict):
         raise NotVerified("sigstore bundle: found no DSSE envelope in it")
-    return canonical.dumps(inner)
+    return _verified(inner, keys, digest)
 
 
 def verified(data: bytes, keys: Sequence[PublicKey], digest: str) -> Statement:
@@ -88,13 +90,18 @@ def verified(data: bytes, keys: Sequence[PublicKey], digest: str) -> Statement:
 
     The signature is looked at before anything that it covers is read.
     """
-    document = _object(data, "envelope")
+    return _verified(_object(data, "envelope"), keys, digest)
+
+
+def _verified(document: Mapping[str, Any], keys: Sequence[PublicKey], digest: str) -> Statement:
     if document.get("payloadType") != PAYLOAD_TYPE:
         raise NotVerified(f"envelope: found the payload type {str(document.get('payloadType'))[:80]!r}")
     payload = _decoded(document.get("payload"), "payload")
     signatures = document.get("signatures")
     if not isinstance(signatures, list) or not signatures:
         raise NotVerified("envelope: found no signature")
+    if len(signatures) > _MAX_SIGNATURES:
+        raise NotVerified(f"envelope: found {len(signatures):,} signatures, allowed: {_MAX_SIGNATURES}")
     signed = pae(payload)
     key = next(
         (
@@ -145,6 +152,8 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
 
 def _decoded(text: object, what: str) -> bytes:
     try:
-        return base64.b64decode(str(text), validate=True)
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise NotVerified(f"envelope: its {what} is not base64") from None
+        pass
+    raise NotVerified(f"envelope: its {what} is not base64")

@@ -53,6 +53,7 @@ class Web:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # headers and body in one packet: two wait for each other's acknowledgement
 
             def answer(self) -> None:
                 url = urlsplit(self.path)
