@@ -115,7 +115,7 @@ def _environment(work: Path) -> dict[str, str]:
             "TRIVY_CACHE_DIR": str(cache / "trivy"),
             "TRIVY_SKIP_VERSION_CHECK": "true",
             "TRIVY_DISABLE_TELEMETRY": "true",
-            "TRIVY_QUIET": "true",
+            "TRIVY_NO_PROGRESS": "true",
             "TRIVY_SCANNERS": "vuln",
             "TRIVY_SHOW_SUPPRESSED": "true",
         }
