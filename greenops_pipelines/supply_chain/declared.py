@@ -29,8 +29,8 @@ class Image(OpsModel):
 
     name: _Name
     source: Annotated[str, Field(min_length=1)]
-    tags: tuple[Annotated[str, Field(min_length=1)], ...] = ("*",)
-    platforms: tuple[str, ...] = ("linux/amd64",)
+    tags: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)] = ("*",)
+    platforms: Annotated[tuple[str, ...], Field(min_length=1)] = ("linux/amd64",)
     attach: bool = False
 
     @property
@@ -155,6 +155,8 @@ def _image_faults(document: Document[_Images]) -> list[Fault]:
         if image.name in names:
             faults.append(document.fault(("images", at, "name"), "each name once"))
         names.add(image.name)
+        if image.source == LAYOUT:
+            faults.append(document.fault(("images", at, "source"), "oci:PATH, the folder of an OCI image layout"))
         if image.kind == "registry":
             try:
                 reference = Reference.parse(image.source)

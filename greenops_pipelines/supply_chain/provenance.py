@@ -29,6 +29,7 @@ GITHUB_BUILD_TYPE = "https://actions.github.io/buildtypes/workflow/v1"
 _GITLAB_BUILD_TYPE = "https://docs.gitlab.com/ci/pipelines/provenance_attestation/v1"
 _JENKINS_BUILD_TYPE = "https://greenops-pipelines.example/build/jenkins/v1"
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_SHORT_SSH = re.compile(r"([\w.-]+@)?(?P<host>[\w.-]+):(?P<path>[\w./~-]+)")
 _GIT_SECONDS = 10
 
 
@@ -123,8 +124,11 @@ def level_of(attached: Attached, builders: Sequence[TrustedBuilder]) -> Level:
     claimed = builder_of(attached.statement.predicate)
     if not claimed:
         return Level(0, "", "the provenance names no builder")
+    keyid = attached.statement.key.keyid
+    if claimed not in (names := [each.id for each in builders if each.key and each.key.keyid == keyid]) and names:
+        return Level(0, "", f"signed with the key of {names[0]}, and says that {claimed[:100]} built it")
     for builder in builders:
-        if builder.key and builder.id == claimed and builder.key.keyid == attached.statement.key.keyid:
+        if builder.key and builder.id == claimed and builder.key.keyid == keyid:
             what = (
                 "isolated, and signs its own provenance"
                 if builder.level == 3
@@ -175,16 +179,24 @@ def _gitlab(environment: Mapping[str, str]) -> Build:
 
 
 def _jenkins(environment: Mapping[str, str]) -> Build:
-    url = re.sub(r"//[^/@]*@", "//", environment.get("GIT_URL", ""))  # a token may stand before the host
+    url = _without_secret(environment.get("GIT_URL", ""))
     return Build(
         _JENKINS_BUILD_TYPE,
-        environment["JENKINS_URL"],
-        environment.get("BUILD_URL", ""),
+        _without_secret(environment["JENKINS_URL"]),
+        _without_secret(environment.get("BUILD_URL", "")),
         {"job": environment.get("JOB_NAME", "")},
         {"node": environment.get("NODE_NAME", "")},
         f"git+{url}@{environment.get('GIT_BRANCH', '')}" if url else "",
         _commit(environment.get("GIT_COMMIT", "")),
     )
+
+
+def _without_secret(url: str) -> str:
+    """The address without user, password, query and fragment; empty where an @ is left that a secret may stand before."""
+    if "://" not in url and (short := _SHORT_SSH.fullmatch(url)):
+        return f"ssh://{short['host']}/{short['path']}"
+    bare = re.sub(r"//[^/]*@", "//", re.sub(r"[?#].*", "", url))
+    return "" if "@" in bare else bare
 
 
 def _commit(text: str) -> str:
