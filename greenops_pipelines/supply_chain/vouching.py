@@ -14,7 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from greenops_pipelines import strict_json
-from greenops_pipelines.errors import ProviderError
+from greenops_pipelines.errors import ConfigurationError, ProviderError
+from greenops_pipelines.evidence import canonical
 from greenops_pipelines.evidence.signing import PublicKey, Signer
 from greenops_pipelines.evidence.statement import time_text
 from greenops_pipelines.supply_chain import attach, attestations, provenance
@@ -32,6 +33,9 @@ REQUIRED: Mapping[str, str] = {
 }
 """What every image must have, in words."""
 SCAN = "vulnerability scan"
+
+PASSED, FAILED, NOT_BELIEVED = "passed", "failed", "not believed"
+"""Outcomes of an attested scan. One that is not believed (stale, of something else, cut off) is denied whatever it counts."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,11 @@ def vouch(
         for kind, payload in statements(name, digest, said, build, now):
             if place not in attestations.subjects(payload):
                 continue
-            ways = {each.way for each in there if each.predicate_type == kind}
-            if kind == PROVENANCE and ways == set(attach.WAYS):
-                continue
+            if kind == PROVENANCE and (stated := [each for each in there if each.predicate_type == kind]):
+                if {each.way for each in stated} == set(attach.WAYS):
+                    continue
+                # Lost in one way: what was said then is said there again.
+                payload = canonical.dumps(dict(stated[0].statement.document)) if stated[0].statement else payload
             attach.attest(repository, place, kind, payload, signer)
 
 
@@ -133,21 +139,31 @@ def verdict(
     wants_scan: bool = False,
 ) -> Verdict:
     """Reads back what is attached to `digest`. Ours must be there in both ways; a builder's provenance in either."""
+    for builder in builders:
+        if builder.key and builder.key.keyid in {key.keyid for key in keys}:
+            # It would lift what is signed inside the build to the level of a control plane.
+            raise ConfigurationError(
+                f"builder {builder.id}: found this home's own key, allowed: the builder's, or none and level 1"
+            )
     trusted = [*keys, *(builder.key for builder in builders if builder.key)]
     found = tuple(attach.read(repository, digest, trusted))
     ours = {key.keyid for key in keys}
     ways: dict[str, set[str]] = {}
     for each in found:
-        # A builder's key is trusted with provenance, and with nothing else.
-        if each.statement and (each.statement.key.keyid in ours or each.predicate_type == PROVENANCE):
+        if each.statement is None:
+            continue
+        if each.statement.key.keyid in ours:
             ways.setdefault(each.predicate_type, set()).add(each.way)
+        elif each.predicate_type == PROVENANCE and provenance.level_of(each, builders).level > 1:
+            # A builder's key is trusted with provenance of its own builds, and with nothing else. Where it put that is its affair.
+            ways.setdefault(PROVENANCE, set()).update(attach.WAYS)
     wanted = {**REQUIRED, **({VULNERABILITIES: SCAN} if wants_scan else {})}
     missing = []
     for kind, word in wanted.items():
         there = ways.get(kind, set())
         if not there:
             missing.append(word)
-        elif kind != PROVENANCE and (absent := [way for way in attach.WAYS if way not in there]):
+        elif absent := [way for way in attach.WAYS if way not in there]:
             missing.append(f"{word} by {absent[0]}")
     return Verdict(digest, found, tuple(missing), provenance.level(found, builders))
 
@@ -176,7 +192,8 @@ def _vulnerabilities(scans: Mapping[str, Scan], *, complete: bool) -> dict[str, 
         for severity, count in scan.result.get("counts", {}).items():
             counts[severity] = counts.get(severity, 0) + int(count)
     outcomes = {str(scan.result.get("outcome")) for scan in scans.values()}
-    outcome = "passed" if outcomes == {"passed"} and complete else "failed"
+    worst = next((each for each in (NOT_BELIEVED, FAILED) if each in outcomes), PASSED if complete else NOT_BELIEVED)
+    outcome = worst if outcomes <= {PASSED, FAILED, NOT_BELIEVED} else NOT_BELIEVED
     moment = time_text(oldest.scanned_at)
     return {
         "invocation": {"parameters": [], "uri": "", "event_id": "", "builder.id": provenance.LOCAL_BUILDER},

@@ -329,7 +329,7 @@ def stored(repository: Repository, digest: str) -> Iterator[str]:
 
 
 def test_a_byte_flipped_on_disk_is_not_believed(repository: Registry, debian: Debian, signer: Signer) -> None:
-    digest = pushed(repository)
+    digest = pushed(repository, "v1", b"flipped later")
     attach.sign(repository, digest, NAME, signer)
     attach.attest(repository, digest, CYCLONEDX, statement(digest), signer)
     for each in list(stored(repository, digest)):
