@@ -190,7 +190,7 @@ class Platform(dg.ConfigurableResource[Any]):
 
     def judge_images(self) -> tuple[Written, Written, dict[str, Any]]:
         """Vulnerabilities and verdicts of every image in use."""
-        return wiring.judge_images(self.settings(), self.now())
+        return wiring.intake(self.settings()).judge(self.now())
 
     def try_admission(self, progress: Callable[[str], None]) -> tuple[Written, dict[str, Any]]:
         """The admission policies rendered, and tried out."""

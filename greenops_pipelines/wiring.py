@@ -8,15 +8,16 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from greenops_pipelines.carbon.regions import read_regions, read_tenants
 from greenops_pipelines.carbon.sources import selections
 from greenops_pipelines.cost import sources as cost
 from greenops_pipelines.errors import GreenopsError
-from greenops_pipelines.lake import Lake
+from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.dbt import Project
 from greenops_pipelines.lake.storage import LocalFolder, S3Bucket, Storage
+from greenops_pipelines.lake.supply_tables import ADMISSION_CASES, ADVISORIES
 from greenops_pipelines.lake.tables import DECLARED
 from greenops_pipelines.settings import Settings
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.results import Result, Spec
     from greenops_pipelines.recovery.vault import Vault
     from greenops_pipelines.store.objects import ObjectStore
+    from greenops_pipelines.supply_chain.admission import Rules
     from greenops_pipelines.supply_chain.declared import Images
     from greenops_pipelines.supply_chain.intake import Intake
     from greenops_pipelines.supply_chain.subjects import Look
@@ -147,8 +149,13 @@ def lake_in(settings: Settings, home: Path) -> Lake:
 def rendered(settings: Settings) -> dict[str, dict[str, str]]:
     """Everything that is rendered for GitOps, by the domain that owns it: path to text."""
     from greenops_pipelines.slo import rendering
+    from greenops_pipelines.supply_chain import admission
 
-    return {"slo": rendering.files(rendering.read(settings.ops_dir))}
+    signer = evidence(settings).keys.signer(settings.evidence_key)
+    return {
+        "slo": rendering.files(rendering.read(settings.ops_dir)),
+        "supply_chain": admission.render(admission_rules(settings), signer.public.pem.decode()),
+    }
 
 
 def evidence(settings: Settings) -> Evidence:
@@ -208,6 +215,51 @@ def intake(settings: Settings) -> Intake:
     )
 
 
+def take_advisories(settings: Settings) -> tuple[Written, dict[str, Any]]:
+    """The configured OSV snapshot as a table; no rows where none is configured."""
+    from greenops_pipelines.supply_chain import advisories, judging
+
+    place = Path(settings.advisories).expanduser() if settings.advisories else None
+    snapshot = advisories.read(place) if place else None
+    figures: dict[str, Any] = {"snapshot": "none is configured (GREENOPS_ADVISORIES)"}
+    if snapshot is not None:
+        figures = {
+            "snapshot": snapshot.as_of.isoformat(),
+            "documents": snapshot.documents,
+            "withdrawn": snapshot.withdrawn,
+            "of commits alone, not held against anything": snapshot.git_only,
+        }
+    return lake(settings).write(ADVISORIES, judging.take_advisories(snapshot)), figures
+
+
 def scan_reports(settings: Settings) -> Path:
     """Where reports of scans made elsewhere are put."""
     return Path(settings.scan_reports).expanduser() if settings.scan_reports else settings.inbox / "scans"
+
+
+def admission_rules(settings: Settings) -> Rules:
+    """What the admission policies promise, our former keys included."""
+    from greenops_pipelines.supply_chain import admission_trial
+
+    former = [key.pem.decode() for key in evidence(settings).keys.public()[1:]]
+    return admission_trial.rules(images(settings), former)
+
+
+def try_admission(settings: Settings, now: datetime, progress: Callable[[str], None]) -> tuple[Written, dict[str, Any]]:
+    """Renders the admission policies into gitops/, tries them out, and writes down what became of each case."""
+    from greenops_pipelines import gitops
+    from greenops_pipelines.supply_chain import admission, admission_trial
+
+    signer = evidence(settings).keys.signer(settings.evidence_key)
+    asked = admission_rules(settings)
+    files = gitops.write(settings.gitops, admission.render(asked, signer.public.pem.decode()), owner="supply_chain")
+    trial = admission_trial.try_out(asked, signer, settings.scratch, now, progress)
+    rows = admission_trial.cases_table(trial)
+    figures = {
+        "cases tried": len(trial.tried),
+        "decided as they must be": sum(each.is_right for each in trial.tried),
+        "over": trial.over,
+        "files changed": len(files.changed),
+        "mode": asked.mode,
+    }
+    return lake(settings).write(ADMISSION_CASES, rows), figures

@@ -59,6 +59,13 @@ SBOMS = Table(
         _PLATFORM,
         _IMAGE,
         Column("platform_digest", _text, "Digest of the platform's own manifest"),
+        Column("is_only", _bool, "Whether the image has no other platform"),
+        Column(
+            "config_digest",
+            _text,
+            "Digest of its configuration: what Docker calls the image's id; null: none",
+            nullable=True,
+        ),
         Column("components", _int, "Packages listed"),
         Column("unversioned", _int, "Of these, packages that state no version"),
         Column("is_conformant", _bool, "Whether NTIA's minimum elements hold for every component"),
@@ -109,6 +116,12 @@ IMAGE_SCANS = Table(
         Column("origin", _text, "run here, handed in, none"),
         Column("report_key", _text, "Where its report lies in the store; null: there is none", nullable=True),
         Column("report_sha256", _text, "The report's SHA-256; null: there is none", nullable=True),
+        Column(
+            "of_sbom",
+            _text,
+            "SHA-256 of the SBOM that was handed to the scanner; null: it read the image",
+            nullable=True,
+        ),
         Column("database_at", TIMESTAMP, "As of when its database is; null: not known", nullable=True),
         Column("scanned_at", TIMESTAMP, "When it was made; null: there was no scan", nullable=True),
         Column("detail", _text, "What went wrong; null: nothing", nullable=True),
@@ -141,6 +154,7 @@ VULNERABILITIES = Table(
     ),
     unique=("image_digest", "platform", "id", "package", "version", "source"),
 )
+"""A package that lies in two places of an image is one row."""
 
 IMAGE_VERDICTS = Table(
     layer="bronze",
@@ -231,6 +245,7 @@ ADVISORIES = Table(
         Column("severity", _text, "As the advisory or its CVSS vector says"),
         Column("modified_at", TIMESTAMP, "When it was last changed"),
         Column("document", _text, "The advisory, cut to this package, as OSV JSON"),
+        Column("snapshot_at", TIMESTAMP, "As of when the snapshot is; null: not known", nullable=True),
     ),
     unique=("id", "position"),
 )

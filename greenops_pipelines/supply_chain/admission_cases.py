@@ -28,6 +28,13 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar"
 Admitted = "admitted"
 Denied = "denied"
 
+# As the rendered policy words them; names of images must not hold any of it.
+NOT_SIGNED = "not signed by our key"
+NO_SBOM = "no SBOM ("
+NO_PROVENANCE = "no provenance of an allowed builder"
+NO_SCAN = "no vulnerability scan of the last"
+NOT_CLEAN = "no attested scan that found 0"
+
 
 @dataclass(frozen=True)
 class Case:
@@ -74,79 +81,74 @@ class Stage:
     def cases(self) -> Iterator[Case]:
         """Every case, its image made just before it is handed out: a later one may move an earlier one's tag."""
         other = FileSigner(ec.generate_private_key(ec.SECP256R1()))
-        good = self._image("good")
+        good = self._image("case-0")
         self._vouched(good)
-        yield self._case("signed and attested", ["good"], Admitted)
-        yield Case("signed and attested, by tag and digest", self._pod([f"{self.place}:good@{good}"]), Admitted)
+        yield self._case("signed and attested", ["case-0"], Admitted)
+        yield Case("signed and attested, by tag and digest", self._pod([f"{self.place}:case-0@{good}"]), Admitted)
         yield Case(
             "another registry's image, which the policy is not about", self._pod(["other.example/a/b:1"]), Admitted
         )
 
-        self._image("unsigned")
-        yield self._case("neither signed nor attested", ["unsigned"], Denied, "signed")
-        digest = self._image("attested-only")
+        self._image("case-1")
+        yield self._case("neither signed nor attested", ["case-1"], Denied, NOT_SIGNED)
+        digest = self._image("case-2")
         self._vouched(digest, is_signed=False)
-        yield self._case("attested and not signed", ["attested-only"], Denied, "signed")
-        digest = self._image("wrong-key")
+        yield self._case("attested and not signed", ["case-2"], Denied, NOT_SIGNED)
+        digest = self._image("case-3")
         self._vouched(digest, signer=other, signs=other)
-        yield self._case("signed and attested with another key", ["wrong-key"], Denied, "signed")
-        digest = self._image("attested-by-another")
+        yield self._case("signed and attested with another key", ["case-3"], Denied, NOT_SIGNED)
+        digest = self._image("case-4")
         self._vouched(digest, signer=other)
-        yield self._case("signed by us, attested with another key", ["attested-by-another"], Denied, "SBOM")
+        yield self._case("signed by us, attested with another key", ["case-4"], Denied, NO_SBOM)
 
-        for name, left_out, reason in (
-            ("no SBOM", (CYCLONEDX, SPDX), "SBOM"),
-            ("no provenance", (PROVENANCE,), "provenance"),
-            ("no scan", (VULNERABILITIES,), "scan"),
+        for tag, name, left_out, reason in (
+            ("case-5", "no SBOM", (CYCLONEDX, SPDX), NO_SBOM),
+            ("case-6", "no provenance", (PROVENANCE,), NO_PROVENANCE),
+            ("case-7", "no scan", (VULNERABILITIES,), NO_SCAN),
         ):
-            tag = name.replace(" ", "-").lower()
             self._vouched(self._image(tag), without=left_out)
             yield self._case(name, [tag], Denied, reason)
 
-        for name, builder in (
-            ("another builder", "https://builder.example/other"),
-            ("a builder whose name begins like an allowed one", f"{self.builder}.example.org"),
+        for tag, name, builder in (
+            ("case-8", "another builder", "https://builder.example/other"),
+            ("case-9", "a builder whose name begins like an allowed one", f"{self.builder}.example.org"),
         ):
-            tag = name.replace(" ", "-")
             self._vouched(self._image(tag), builder=builder)
-            yield self._case(name, [tag], Denied, "builder")
-
-        for name, age in (
-            (f"a scan {self.scan_days + 1} days old", timedelta(days=self.scan_days + 1)),
-            ("a scan from the future", timedelta(hours=-2)),
+            yield self._case(name, [tag], Denied, NO_PROVENANCE)
+        for tag, name, age in (
+            ("case-10", f"a scan {self.scan_days + 1} days old", timedelta(days=self.scan_days + 1)),
+            ("case-11", "a scan from the future", timedelta(hours=-2)),
         ):
-            tag = name.replace(" ", "-")
             self._vouched(self._image(tag), scanned_at=self.now - age)
-            yield self._case(name, [tag], Denied, "scan")
-        for name, counts, outcome in (
-            (f"a {self.severity} vulnerability", {self.severity: 1}, "failed"),
-            ("a scan that is not believed", {self.severity: 0}, vouching.NOT_BELIEVED),
+            yield self._case(name, [tag], Denied, NO_SCAN)
+        for tag, name, count, outcome in (
+            ("case-12", f"a {self.severity} vulnerability", 1, vouching.FAILED),
+            ("case-13", "a scan that is not believed", 0, vouching.NOT_BELIEVED),
         ):
-            tag = name.replace(" ", "-").lower()
-            self._vouched(self._image(tag), counts=counts, outcome=outcome)
-            yield self._case(name, [tag], Denied, self.severity if counts[self.severity] else "scan")
+            self._vouched(self._image(tag), counts={self.severity: count}, outcome=outcome)
+            yield self._case(name, [tag], Denied, NOT_CLEAN)
 
         yield from self._moved()
         yield from self._copied(good)
-        yield self._case("a good image and an unsigned one in one pod", ["good", "unsigned"], Denied, "signed")
+        yield self._case("a good image and an unsigned one in one pod", ["case-0", "case-1"], Denied, NOT_SIGNED)
         yield Case(
             "an unsigned init container",
-            self._pod([f"{self.place}:good"], init=[f"{self.place}:unsigned"]),
+            self._pod([f"{self.place}:case-0"], init=[f"{self.place}:case-1"]),
             Denied,
             "signed",
         )
-        yield self._case("a tag that is not there", ["gone"], Denied)
+        yield self._case("a tag that is not there", ["case-16"], Denied, "case-16")
 
     def _moved(self) -> Iterator[Case]:
         """The tag of a good image moved to another digest."""
-        self._vouched(self._image("moving"))
-        yield self._case("a tag before it is moved", ["moving"], Admitted)
-        self._image("moving", "another image")
-        yield self._case("a tag moved to another digest", ["moving"], Denied, "signed")
+        self._vouched(self._image("case-14"))
+        yield self._case("a tag before it is moved", ["case-14"], Admitted)
+        self._image("case-14", "another image")
+        yield self._case("a tag moved to another digest", ["case-14"], Denied, NOT_SIGNED)
 
     def _copied(self, good: str) -> Iterator[Case]:
         """What is attached to a good image, attached to a bad one: it verifies, and speaks of another digest."""
-        digest = self._image("copied")
+        digest = self._image("case-15")
         for suffix in ("sig", "att"):
             there = self.repository.manifest(f"{good.replace(':', '-')}.{suffix}")
             self.repository.put_manifest(there.data, there.media_type, f"{digest.replace(':', '-')}.{suffix}")
@@ -155,7 +157,7 @@ class Stage:
             document = self.repository.manifest(each.digest).document
             document = {**document, "subject": subject.as_document()}
             self.repository.put_manifest(json.dumps(document, sort_keys=True).encode(), OCI_MANIFEST)
-        yield self._case("signature and attestations copied from a good image", ["copied"], Denied, "signed")
+        yield self._case("signature and attestations copied from a good image", ["case-15"], Denied, NOT_SIGNED)
 
     def _case(self, name: str, tags: Sequence[str], expected: str, reason: str = "") -> Case:
         return Case(name, self._pod([f"{self.place}:{tag}" for tag in tags]), expected, reason)

@@ -54,6 +54,7 @@ def attest(
     done = directly.attest(
         subject,
         declared,
+        wired.intake(settings).knowledge(datetime.now(UTC)),
         wired.documents(settings),
         lambda: keys.signer(settings.evidence_key),
         keys.public,

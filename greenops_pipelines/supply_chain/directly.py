@@ -15,14 +15,15 @@ from typing import Any
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.evidence.signing import PublicKey, Signer
 from greenops_pipelines.store.objects import ObjectStore
-from greenops_pipelines.supply_chain import published, scanning, subjects, vouching
+from greenops_pipelines.supply_chain import attestations, judging, published, scanning, subjects, vouching
 from greenops_pipelines.supply_chain.attestations import SIGNATURE
 from greenops_pipelines.supply_chain.declared import LAYOUT, Image, Images
+from greenops_pipelines.supply_chain.judging import Knowledge
 from greenops_pipelines.supply_chain.layout import Layout
-from greenops_pipelines.supply_chain.making import make
+from greenops_pipelines.supply_chain.making import Made, make
 from greenops_pipelines.supply_chain.oci import Reference
 from greenops_pipelines.supply_chain.provenance import Build
-from greenops_pipelines.supply_chain.subjects import Subject
+from greenops_pipelines.supply_chain.subjects import Part, Subject
 
 Progress = Callable[[str], None]
 
@@ -104,6 +105,7 @@ def open_image(text: str, declared: Images, home: Path, platforms: Sequence[str]
 def attest(
     subject: Subject,
     declared: Images,
+    known: Knowledge,
     store: ObjectStore,
     signer: Callable[[], Signer],
     keys: Callable[[], Sequence[PublicKey]],
@@ -136,12 +138,10 @@ def attest(
                     row[kind] = at.key
             listed.append(row)
             progress(f"{part.platform}: scan ...")
-            scan = scanning.now(
-                subject.digest, part, made, store, declared, keys(), reports, folder, now, publishes=not dry_run
-            )
+            scan = _scan(subject, part, made, known, reports, folder, now)
             said.append(vouching.Said(part.platform, part.manifest.digest, made.sbom.cyclonedx, made.sbom.spdx, scan))
     written = vouching.statements(subject.name, subject.digest, said, build, now)
-    about = tuple((kind, vouching.attestations.subjects(payload)) for kind, payload in written)
+    about = tuple((kind, attestations.subjects(payload)) for kind, payload in written)
     about = ((SIGNATURE, (subject.digest,)), *about)
     if dry_run:
         return Attested(subject.name, subject.digest, True, about, tuple(listed), None)
@@ -149,6 +149,17 @@ def attest(
     vouching.vouch(subject.repository, subject.name, subject.digest, said, build, signer(), now)
     verdict = vouching.verdict(subject.repository, subject.digest, keys(), declared.builders)
     return Attested(subject.name, subject.digest, False, about, tuple(listed), verdict)
+
+
+def _scan(
+    subject: Subject, part: Part, made: Made, known: Knowledge, reports: Path | None, folder: Path, now: datetime
+) -> vouching.Scan | None:
+    digest = part.manifest.digest
+    others = [part.manifest.config.digest, *([subject.digest] if not subject.manifest.is_index else [])]
+    taken = scanning.take(made.sbom.cyclonedx, [digest, *others], reports, folder, now)
+    sha256 = scanning.sha256(made.sbom.cyclonedx)
+    judged = judging.judge(taken, made.components, known, digest=digest, others=others, sbom_sha256=sha256, now=now)
+    return judging.attested(judged)
 
 
 def _only_tag(tags: Sequence[str], text: str) -> str:

@@ -18,18 +18,21 @@ import pyarrow as pa
 
 from greenops_pipelines.errors import PermanentError
 from greenops_pipelines.evidence.signing import PublicKey, Signer
-from greenops_pipelines.lake import Lake
+from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.supply_tables import (
     IMAGE_ATTESTATIONS,
     IMAGE_FAULTS,
     IMAGE_SCANS,
     IMAGE_STANDING,
+    IMAGE_VERDICTS,
     SBOM_COMPONENTS,
     SBOMS,
+    VULNERABILITIES,
 )
 from greenops_pipelines.store.objects import ObjectStore
-from greenops_pipelines.supply_chain import published, scanning, subjects, vouching
+from greenops_pipelines.supply_chain import exceptions, judging, published, scanning, subjects, vouching
 from greenops_pipelines.supply_chain.declared import Images
+from greenops_pipelines.supply_chain.judging import Knowledge
 from greenops_pipelines.supply_chain.making import Made, make
 from greenops_pipelines.supply_chain.provenance import Build
 from greenops_pipelines.supply_chain.subjects import Subject
@@ -66,6 +69,26 @@ class Intake:
     def attest(self, digest: str, now: datetime) -> Outcome:
         """What may be said of the image is attached where that is wanted; all that is attached is read back."""
         return self._step("attest", digest, now, self._attest)
+
+    def knowledge(self, now: datetime) -> Knowledge:
+        """Advisories, exceptions and policy, as of now."""
+        found = exceptions.read_folder(self.declared.vex_folder, self.declared.vex_keys or self.keys(), now)
+        return judging.knowledge(self.lake, self.declared.gate, found)
+
+    def judge(self, now: datetime) -> tuple[Written, Written, dict[str, Any]]:
+        """The verdict on every image in use, and the vulnerabilities behind it."""
+        known = self.knowledge(now)
+        rows, verdicts = judging.tables(judging.in_use(self.lake, self.store, known, now), known)
+        figures = {
+            "images judged": verdicts.num_rows,
+            "vulnerabilities": rows.num_rows,
+            "that count": sum(rows["is_counted"].to_pylist()),
+            "advisories": known.count,
+            "exceptions in force": len(known.exceptions.valid),
+            "exceptions not accepted": "; ".join(f"{each.file}: {each.reason}" for each in known.exceptions.refused)
+            or "none",
+        }
+        return self.lake.write(VULNERABILITIES, rows), self.lake.write(IMAGE_VERDICTS, verdicts), figures
 
     def wanting(self, now: datetime) -> list[str]:
         """Digests in use without an SBOM, a standing or a scan that is young enough, or with a fault."""
@@ -134,6 +157,8 @@ class Intake:
             "platform": made.part.platform,
             "image": subject.image.name,
             "platform_digest": made.part.manifest.digest,
+            "is_only": not subject.manifest.is_index or len(subject.parts) == len(subject.manifest.manifests) == 1,
+            "config_digest": None if made.part.platform == subjects.NO_PLATFORM else made.part.manifest.config.digest,
             "components": sbom.components,
             "unversioned": len(sbom.without_version),
             "is_conformant": ntia.is_conformant,
@@ -157,20 +182,23 @@ class Intake:
         return all(self.store.exists(row[key]) for row in rows for key in ("cyclonedx_key", "spdx_key"))
 
     def _scan(self, subject: Subject, now: datetime) -> Outcome:
-        documents = self._documents(subject.digest)
         rows: list[dict[str, Any]] = []
-        for row in documents:
+        for row in self._documents(subject.digest):
             cyclonedx = published.read(self.store, row["cyclonedx_key"], row["cyclonedx_sha256"])
-            rows += scanning.scan(row, cyclonedx, self.store, self.reports, self.home / "scratch", now)
+            digests = [row["platform_digest"], *judging.others(row)]
+            taken = scanning.take(cyclonedx, digests, self.reports, self.home / "scratch", now)
+            base = {name: row[name] for name in ("image_digest", "platform", "image")}
+            rows += scanning.rows(base, taken, self.store)
         table = pa.Table.from_pylist(rows, schema=IMAGE_SCANS.schema)
         self.lake.write(IMAGE_SCANS, table, [{"image_digest": subject.digest}])
         scanners = ", ".join(sorted({f"{row['scanner']} ({row['origin']})" for row in rows})) or "no SBOM to scan"
-        return {"outcome": scanners}
+        return {"outcome": "no scanner" if scanners == "none (none)" else scanners}
 
     def _attest(self, subject: Subject, now: datetime) -> Outcome:
         is_own = subject.image.is_own
         if is_own or subject.image.attach:
-            said = [self._said(row, now) for row in self._documents(subject.digest)]
+            known = self.knowledge(now)
+            said = [self._said(row, known, now) for row in self._documents(subject.digest)]
             if said:
                 build = self.build() if is_own else None
                 vouching.vouch(subject.repository, subject.name, subject.digest, said, build, self.signer(), now)
@@ -179,10 +207,14 @@ class Intake:
         outcome = f"lacks {', '.join(verdict.missing)}" if verdict.missing else "everything is attached and verifies"
         return {"outcome": f"{outcome}; SLSA build level {verdict.level.level}"}
 
-    def _said(self, row: Mapping[str, Any], now: datetime) -> vouching.Said:
+    def _said(self, row: Mapping[str, Any], known: Knowledge, now: datetime) -> vouching.Said:
         cyclonedx = published.read(self.store, row["cyclonedx_key"], row["cyclonedx_sha256"])
         spdx = published.read(self.store, row["spdx_key"], row["spdx_sha256"])
-        scan = scanning.attested(self.lake, self.store, self.declared, self.keys(), row, cyclonedx, now)
+        scans = self.lake.query(
+            "select * from image_scans where image_digest = $1 and platform = $2",
+            [row["image_digest"], row["platform"]],
+        ).to_pylist()
+        scan = judging.attested(judging.of_row(row, scans, self.store, known, now))
         return vouching.Said(row["platform"], row["platform_digest"], cyclonedx, spdx, scan)
 
     def _record(self, subject: Subject, verdict: vouching.Verdict, now: datetime) -> None:
