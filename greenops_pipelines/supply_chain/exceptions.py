@@ -1,7 +1,7 @@
 """Exceptions: signed statements that a vulnerability does not count for an image, for a while. Without an end there is none.
 
 An OpenVEX 0.2.0 document is the predicate of an in-toto statement about the image, in a DSSE envelope. Each of its
-statements carries `expires`, an extension of ours. One is taken back by removing its file. Not here: what an exception
+statements carries `expires`, an extension of ours that OpenVEX's own schema does not know. One is taken back by removing its file. Not here: what an exception
 excuses from (`gate.py`), and where the key lies.
 """
 
@@ -58,7 +58,7 @@ class Exemption:
     """The packages it is limited to; empty: wherever the vulnerability is found in the image."""
     status: str
     justification: str
-    impact: str
+    notes: str
     author: str
     made_at: datetime
     expires_at: datetime
@@ -108,7 +108,7 @@ def make(
     expires_at: datetime,
     status: str = NOT_AFFECTED,
     justification: str = "",
-    impact: str = "",
+    notes: str = "",
     purl: str = "",
     aliases: Sequence[str] = (),
 ) -> bytes:
@@ -124,7 +124,8 @@ def make(
         "status": status,
     }
     statement |= {"justification": justification} if justification else {}
-    statement |= {"impact_statement": impact} if impact else {}
+    # OpenVEX's schema allows an impact statement only in place of a justification.
+    statement |= {"status_notes": notes} if notes else {}
     document = {"author": author, "timestamp": _stamp(now), "version": 1, "statements": [statement]}
     identity = hashlib.sha256(canonical.dumps(document)).hexdigest()
     document |= {"@context": OPENVEX, "@id": f"https://openvex.dev/docs/public/vex-{identity}"}
@@ -217,7 +218,7 @@ def _exemptions(file: str, signed: Statement, document: Fields, entry: Fields, n
             purls=tuple(_package(each) for each in product.each("subcomponents")),
             status=status,
             justification=justification,
-            impact=entry.text("impact_statement"),
+            notes=entry.text("status_notes") or entry.text("impact_statement"),
             author=document.text("author", needed=True),
             made_at=made_at,
             expires_at=expires_at,

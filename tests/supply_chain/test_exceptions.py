@@ -35,7 +35,7 @@ def made(**changes: Any) -> bytes:
         "now": NOW,
         "expires_at": NOW + 30 * DAY,
         "justification": "vulnerable_code_not_in_execute_path",
-        "impact": "xmlattr is not used",
+        "notes": "xmlattr is not used",
     }
     return exceptions.make(SIGNER, **(given | changes))
 
@@ -80,7 +80,7 @@ def test_what_is_made_is_read_back_and_excuses_its_vulnerability_in_its_image_un
     (one,) = found.valid
     assert (one.ids, one.image_digest) == (("CVE-2024-34064", "GHSA-h75v-3vvj-5mfj"), IMAGE)
     assert (one.status, one.justification) == ("not_affected", "vulnerable_code_not_in_execute_path")
-    assert (one.impact, one.author, one.file) == ("xmlattr is not used", "security@example.com", "0.json")
+    assert (one.notes, one.author, one.file) == ("xmlattr is not used", "security@example.com", "0.json")
     assert (one.made_at, one.expires_at, one.keyid) == (NOW, NOW + 30 * DAY, SIGNER.public.keyid)
     assert found.excusing(match(), {IMAGE}, NOW) is one
     assert found.excusing(match(), {IMAGE}, NOW + 30 * DAY - timedelta(seconds=1)) is one
@@ -222,6 +222,30 @@ def test_one_bad_statement_does_not_spoil_the_others_and_each_product_stands_for
     found = read(tmp_path, signed(whole))
     assert [each.purls for each in found.valid] == [(JINJA,), ()]
     assert [each.reason[:13] for each in found.refused] == ["statements[0]"]
+
+
+def test_what_is_made_is_openvex_but_for_its_end():
+    payload = json.loads(base64.b64decode(json.loads(made(purl=JINJA))["payload"]))
+    vex = payload["predicate"]
+    assert (payload["predicateType"], payload["subject"][0]["digest"]) == (OPENVEX, {"sha256": "a" * 64})
+    assert sorted(vex) == ["@context", "@id", "author", "statements", "timestamp", "version"]
+    assert vex["statements"] == [
+        {
+            "vulnerability": {"name": "CVE-2024-34064"},
+            "timestamp": "2026-03-02T10:00:00Z",
+            "expires": "2026-04-01T10:00:00Z",
+            "products": [
+                {
+                    "@id": f"pkg:oci/app@sha256%3A{'a' * 64}",
+                    "hashes": {"sha-256": "a" * 64},
+                    "subcomponents": [{"@id": JINJA}],
+                }
+            ],
+            "status": "not_affected",
+            "justification": "vulnerable_code_not_in_execute_path",
+            "status_notes": "xmlattr is not used",
+        }
+    ]
 
 
 def test_only_an_acceptable_exception_is_made():
