@@ -31,7 +31,8 @@ _NOTES = (
 )
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_GLOB = re.compile(r"[A-Za-z0-9._:/@*?-]+")
+_GLOB = re.compile(r"[A-Za-z0-9._:/@*?-]*\*")
+"""It ends in *: an image that is pinned ends in its digest, and one that fits no glob any more is not looked at."""
 _URI = re.compile(r"[A-Za-z0-9._~:/?#@!$&'()*+,;=%-]+")
 
 
@@ -45,7 +46,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is promised of which images. Globs know * and ?; both cross a slash."""
+    """What is promised of which images. Globs know * and ?, both cross a slash, and each ends in *."""
 
     name: str
     images: tuple[str, ...]
@@ -326,7 +327,7 @@ def _check(rules: Rules) -> None:
     hub = any(each.partition("/")[2].startswith("*") for each in rules.images if each.startswith("docker.io/"))
     wrong: Mapping[str, tuple[bool, object, str]] = {
         "name": (not _NAME.fullmatch(rules.name), rules.name, "lower case letters, digits and -"),
-        "images": (not every(rules.images, _GLOB.fullmatch), rules.images, "at least one image, * and ? as wildcards"),
+        "images": (not every(rules.images, _GLOB.fullmatch), rules.images, "at least one, each with * at its end"),
         # docker.io/* would have to be written as *, which is every registry.
         "image": (
             hub,

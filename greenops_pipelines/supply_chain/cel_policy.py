@@ -169,7 +169,7 @@ def _attestor(found: Mapping[str, Any]) -> tuple[str, str]:
     except ValueError as error:
         raise _Denied(f"attestor {name}: {error}") from None
     if key.pem.decode().strip() != pem.strip():
-        # Bits that base64 leaves unused may differ in the same key: a text that nobody rendered is not trusted.
+        # Line breaks, and text before it, may differ in the same key: a text that nobody rendered is not trusted.
         raise _Denied(f"attestor {name}: found a key that is not in its canonical PEM form")
     return name, pem
 
@@ -218,31 +218,40 @@ class _Evaluation:
             return Decision(True, ("no image fits a glob of the policy: it says nothing about them",), matched=False)
         if self._policy.wants("verifyDigest") and (loose := [each for each in pinned if "@" not in each]):
             return Decision(False, tuple(f"{each}: has no digest" for each in loose), digests)
-        variables = self._types.MapType()
-        data = {
+        data: dict[str, Any] = {
             "images": self._to_cel(images),
             "attestors": self._to_cel({name: name for name in self._policy.keys}),
             "attestations": self._to_cel({name: name for name in self._policy.types}),
             "object": self._to_cel(dict(pod)),
             "time": self._types.StringType("time"),
-            "variables": variables,
         }
-        for each in self._policy.spec.get("variables", ()):
-            # One that fails is an error wherever it is used, as in Kyverno.
-            try:
-                value = evaluate(each["expression"], data, self._functions)
-            except ValueError as error:
-                value = self._error(str(error))
-            variables[self._types.StringType(each["name"])] = value
-        messages = [message for each in self._policy.spec["validations"] if (message := self._broken(each, data))]
+        data["variables"] = self._lazily(data)
+        broken = [self._broken(each, data) for each in self._policy.spec["validations"]]
+        messages = [message for message in broken if message is not None]
         if not messages and self._policy.wants("required"):
             messages = [
                 f"{each}: no validation verified anything of it" for each in pinned if each not in self._verified
             ]
         return Decision(not messages, tuple(messages), digests)
 
-    def _broken(self, validation: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-        """The message of a validation that is anything but true; empty where it is true."""
+    def _lazily(self, data: Mapping[str, Any]) -> Any:
+        """The policy's variables, each evaluated when it is first asked for: one that nobody asks for verifies nothing."""
+        texts = {each["name"]: each["expression"] for each in self._policy.spec.get("variables", ())}
+        functions, failed = self._functions, self._error
+
+        class Variables(self._types.MapType):  # type: ignore[misc,name-defined]
+            def __missing__(self, name: str) -> Any:
+                self[name] = failed(f"variable {name}: refers to itself")
+                try:
+                    self[name] = evaluate(texts[name], data, functions)
+                except ValueError as error:
+                    self[name] = failed(f"variable {name}: {error}")
+                return self[name]
+
+        return Variables()
+
+    def _broken(self, validation: Mapping[str, Any], data: Mapping[str, Any]) -> str | None:
+        """The message of a validation that is anything but true."""
         text = validation.get("message") or f"CEL expression is not true: {validation['expression']}"
         try:
             held = evaluate(validation["expression"], data, self._functions)
@@ -251,11 +260,11 @@ class _Evaluation:
         if not isinstance(held, self._types.BoolType):
             return f"{text} (the expression is {type(held).__name__}, and no boolean)"
         if held:
-            return ""
+            return None
         if "messageExpression" not in validation:
             return str(text)
         try:
-            return str(evaluate(validation["messageExpression"], data, self._functions))
+            return str(evaluate(validation["messageExpression"], data, self._functions)) or str(text)
         except ValueError as error:
             return f"{text} (failed to evaluate message expression: {error})"
 
@@ -324,13 +333,7 @@ class _Evaluation:
 
         def guarded(*arguments: Any) -> Any:
             try:
-                for each in arguments:
-                    for value in each if isinstance(each, list) else [each]:
-                        if isinstance(value, self._error):
-                            raise value
                 return function(*arguments)
-            except self._error:
-                raise
             except Exception as error:  # noqa: BLE001
                 raise self._error(_line(error)) from None
 

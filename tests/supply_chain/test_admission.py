@@ -134,7 +134,8 @@ def test_images_of_docker_hub_are_named_as_people_write_them_too() -> None:
     ("change", "said"),
     [
         ({"name": "Images"}, "name: found 'Images', allowed: lower case"),
-        ({"images": ()}, "images: found (), allowed: at least one image"),
+        ({"images": ()}, "images: found (), allowed: at least one, each with * at its end"),
+        ({"images": ("registry.example.com/team/api",)}, "allowed: at least one, each with * at its end"),
         ({"images": ("reg/{a,b}",)}, "images: found ('reg/{a,b}',), allowed"),
         ({"images": ("docker.io/*",)}, "docker.io/* misses what is written in short"),
         ({"builders": ()}, "builders: found [], allowed: at least one"),
