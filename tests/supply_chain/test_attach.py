@@ -185,6 +185,14 @@ def test_an_older_scan_that_comes_back_is_taken_away_again(place: Repository, si
     ]
 
 
+def test_ours_that_someone_listed_twice_is_not_dropped(layout: Layout, signer: Signer) -> None:
+    digest = pushed(layout)
+    attach.attest(layout, digest, CYCLONEDX, statement(digest), signer)
+    put_tag(layout, digest, "att", [*layout.manifest(tag(digest, "att")).layers] * 2)
+    attach.attest(layout, digest, CYCLONEDX, statement(digest), signer)
+    assert ("tag", CYCLONEDX) in good(layout, digest, signer)
+
+
 def test_only_the_way_that_is_lost_is_written_again(oci_registry: OciRegistry, signer: Signer) -> None:
     repository = opened(oci_registry.host)
     digest = pushed(repository)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -302,6 +304,19 @@ def test_two_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     assert set(layout.tags()) == {f"{name}-{at}" for name in "ab" for at in range(15)}
     for tag in layout.tags():
         assert layout.blob(layer_of(layout, tag), 100) == tag.replace("-", " ").encode()
+
+
+def test_a_writer_waits_for_the_one_before_it(layout: Layout) -> None:
+    pushed(layout)
+    with (layout.folder / ".lock").open("rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writer = threading.Thread(target=pushed, args=(layout, "v2", b"two"))
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        assert layout.tags() == ("v1",)
+    writer.join()
+    assert layout.tags() == ("v1", "v2")
 
 
 def test_a_writer_that_is_killed_between_blob_and_index_leaves_a_readable_layout(tmp_path: Path) -> None:

@@ -590,6 +590,22 @@ def test_an_entry_that_another_writer_overwrote_is_written_again(older_registry:
     assert {each.digest for each in repository.referrers(subject)} == {ours, theirs["digest"]}
 
 
+def test_what_others_wrote_while_we_waited_is_kept(older_registry: OciRegistry) -> None:
+    subject = pushed(of(older_registry))
+    late = {"mediaType": OCI_MANIFEST, "digest": digest_of(b"late"), "size": 4}
+
+    def written_meanwhile(_: float) -> None:
+        document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [late]}
+        older_registry.manifests[fallback(subject)] = (OCI_INDEX, json.dumps(document).encode())
+
+    lost = iter([Answer(201)])  # our first write, overwritten at once
+    older_registry.before = lambda asked: (
+        next(lost, None) if asked.method == "PUT" and asked.path.endswith(fallback(subject)) else None
+    )
+    ours = attached(of(older_registry, sleep=written_meanwhile), subject, "ours")
+    assert {each.digest for each in of(older_registry).referrers(subject)} == {ours, late["digest"]}
+
+
 def test_a_list_that_is_always_overwritten_is_an_error(older_registry: OciRegistry) -> None:
     repository = of(older_registry)
     subject = pushed(repository)
