@@ -423,14 +423,14 @@ def test_a_file_that_cannot_be_written_is_no_fault_of_the_registry(fault_server:
     )
 
 
-class Full(type(Path())):  # type: ignore[misc] - pathlib's concrete class
+class Full(type(Path())):
     """A path on the one device of every Linux that is always full."""
 
     def with_name(self, name: str) -> Path:
         return FullDevice("/dev/full")
 
 
-class FullDevice(type(Path())):  # type: ignore[misc]
+class FullDevice(type(Path())):
     def unlink(self, missing_ok: bool = False) -> None:
         """The device stays."""
 
