@@ -119,10 +119,16 @@ def test_what_a_trusted_key_signed_and_is_no_statement_is_refused(signer: Signer
     assert reason(attestations.envelope(signer, payload), signer).startswith(says)
 
 
-@given(st.data())
-def test_a_flipped_bit_never_says_another_thing(signer: Signer, data: st.DataObject) -> None:
-    envelope = bytearray(attestations.envelope(signer, PAYLOAD))
-    at = data.draw(st.integers(0, len(envelope) * 8 - 1))
+@pytest.fixture(scope="module")
+def sealed(signer: Signer) -> bytes:
+    """One envelope for all examples: each signature is another, and may be a byte longer."""
+    return attestations.envelope(signer, PAYLOAD)
+
+
+@given(st.integers(0, 10**6))
+def test_a_flipped_bit_never_says_another_thing(signer: Signer, sealed: bytes, at: int) -> None:
+    envelope = bytearray(sealed)
+    at %= len(envelope) * 8
     envelope[at // 8] ^= 1 << at % 8
     try:
         found = verified(bytes(envelope), [signer.public], ONE)
