@@ -146,6 +146,7 @@ def attestations(context: dg.AssetExecutionContext, platform: Platform) -> Itera
     owners=_OWNERS,
     kinds={"parquet", "json"},
     code_version="1",
+    deps=[["ops", "images"]],
     automation_condition=ONCE,
     retry_policy=_RETRY,
     description=ADVISORIES.comment,

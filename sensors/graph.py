@@ -35,13 +35,16 @@ def declarations_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult
     """No run key: a file put back to an earlier content has to be read again."""
     sha = hashlib.sha256()
     ops_dir = load_settings().ops_dir
-    for path in sorted(ops_dir.rglob("*.yaml")):
+    for path in sorted(path for path in ops_dir.rglob("*") if path.suffix in _READ and path.is_file()):
         sha.update(str(path.relative_to(ops_dir)).encode() + b"\0" + path.read_bytes() + b"\0")
     found = sha.hexdigest()
     if found == context.cursor:
         return dg.SkipReason("ops/ is as it was")
     return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=found)
 
+
+_READ = {".yaml", ".json", ".pub", ".pem"}
+"""Declarations; exceptions to the vulnerability gate; keys that either names."""
 
 JOBS = [DECLARATIONS]
 SENSORS = [FOLLOW, declarations_changed]

@@ -63,8 +63,7 @@ def try_out(asked: Rules, signer: Signer, scratch: Path, now: datetime, progress
         asked = Rules(**{**asked.__dict__, "builders": (*asked.builders, Builder(provenance.LOCAL_BUILDER))})
     builder = next(each.id for each in asked.builders if not each.key_pem)
     text = admission.render(asked, signer.public.pem.decode())[admission.POLICY]
-    place = asked.images[0].partition(":")[0].replace("*", _REPOSITORY).replace("?", "x")
-    place = place if "/" in place else f"registry.example.com/{place}"
+    place = _place(asked.images[0])
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="admission-", dir=scratch) as folder, _repository(Path(folder)) as opened:
         repository, over = opened
@@ -77,6 +76,13 @@ def try_out(asked: Rules, signer: Signer, scratch: Path, now: datetime, progress
             )
             tried.append(found)
     return Trial(tuple(tried), over)
+
+
+def _place(glob: str) -> str:
+    """A repository that the glob is about: `*` stands for everything, in every registry."""
+    above, slash, last = glob.replace("?", "x").rpartition("/")
+    name = f"{above}{slash}{last.partition(':')[0].partition('@')[0]}".replace("*", _REPOSITORY)
+    return name if "/" in name else f"registry.example.com/{name}"
 
 
 def cases_table(trial: Trial) -> pa.Table:

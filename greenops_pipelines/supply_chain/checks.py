@@ -159,7 +159,7 @@ def gate(lake: Lake) -> Measurement:
         return _holes(float(len(faulty)), detail, None, figures)
     if unscanned or not rows:
         missing = "a scan of every image"
-        if any(row["outcome"] == "no scanner" for row in unscanned):
+        if not rows or any(row["outcome"] == "no scanner" for row in unscanned):
             missing = (
                 "no scanner: neither trivy nor grype is on PATH, and no report was handed in (GREENOPS_SCAN_REPORTS)"
             )

@@ -172,6 +172,11 @@ def _image_faults(document: Document[_Images]) -> list[Fault]:
             except BadInput as error:
                 allowed = str(error).rpartition("allowed: ")[2]
                 faults.append(document.fault(("images", at, "platforms", position), allowed))
+    for at, glob in enumerate(document.value.admission.images):
+        if not glob.endswith("*"):
+            # Kyverno compares after it has pinned the digest: the image would be passed over.
+            allowed = "a * at its end, for the tag and the digest, such as registry.example.com/team/api*"
+            faults.append(document.fault(("admission", "images", at), allowed))
     for at, builder in enumerate(document.value.builders):
         if not builder.key and builder.level > 1:
             allowed = "1, or the builder's own key beside it: levels 2 and 3 are of builders that sign themselves"

@@ -11,6 +11,7 @@ import pytest
 from greenops_pipelines import wiring
 from greenops_pipelines.definitions import defs
 from greenops_pipelines.lake import Lake
+from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
 
 
@@ -23,6 +24,7 @@ class World:
     first: str
     last: str
     daily: dg.ExecuteInProcessResult
+    images: dg.ExecuteInProcessResult
     rest: dg.ExecuteInProcessResult
 
     def lake(self) -> Lake:
@@ -49,10 +51,24 @@ def newest_day() -> date:
 
 
 def split() -> tuple[list[dg.AssetKey], list[dg.AssetKey]]:
-    """Daily assets, and all others."""
+    """Daily assets, and those without partitions."""
     graph = defs.resolve_asset_graph()
-    daily = [k for k in graph.materializable_asset_keys if graph.get(k).partitions_def is not None]
-    return sorted(daily), sorted(graph.materializable_asset_keys - set(daily))
+    keys = sorted(graph.materializable_asset_keys)
+    daily = [k for k in keys if isinstance(graph.get(k).partitions_def, dg.DailyPartitionsDefinition)]
+    return daily, [k for k in keys if graph.get(k).partitions_def is None]
+
+
+def materialise_images(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    """The assets that have a partition per image, for the images that are noticed now."""
+    graph = defs.resolve_asset_graph()
+    keys = [
+        k
+        for k in sorted(graph.materializable_asset_keys)
+        if isinstance(graph.get(k).partitions_def, dg.DynamicPartitionsDefinition)
+    ]
+    digests = Platform().look_for_images().digests
+    instance.add_dynamic_partitions("images", digests)
+    return materialise(instance, keys, digests[0], digests[-1])
 
 
 @pytest.fixture(scope="module")
@@ -69,5 +85,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             first,
             last,
             materialise(instance, daily, first, last),
+            materialise_images(instance),
             materialise(instance, rest),
         )

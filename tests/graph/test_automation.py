@@ -35,6 +35,7 @@ COSTS = {
 PLANNED = {"carbon/outlook", "placement/plan", "placement/settlements"}
 BILLS = {*(f"cost/{name}" for name in ("charges", "commitments_monthly", "files", "periods"))}
 FOLLOWERS = {*MARTS, *COSTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
+SUPPLY = {*(f"supply_chain/{name}" for name in ("images", "advisories", "vulnerabilities", "verdicts", "admission"))}
 MISSING = {
     *FOLLOWERS,
     *(f"carbon/{name}" for name in ("forecast", "forecast_scores")),
@@ -42,10 +43,14 @@ MISSING = {
     *BILLS,
     *(f"recovery/{name}" for name in ("gameday", "steps", "replica")),
     "report/recovery",
+    *SUPPLY,
 }
 """What a home without it asks for, once declarations and a day of data are there."""
 DECLARED = [
-    *(dg.AssetKey(["ops", key]) for key in ("regions", "tenants", "workloads", "gamedays", "cost", "budgets", "units")),
+    *(
+        dg.AssetKey(["ops", key])
+        for key in ("regions", "tenants", "workloads", "gamedays", "images", "cost", "budgets", "units")
+    ),
     *(dg.AssetKey(["slo", key]) for key in ("definitions", "rules", "certificates")),
     dg.AssetKey(["carbon", "emission_factors"]),
 ]
@@ -233,8 +238,9 @@ def test_a_failed_blocking_check_stops_what_follows_it(tmp_path: Path, monkeypat
             ),
         )
         instance.report_runless_asset_event(failed)
-        # Bills are read whatever the regions are; what weighs them with a grid is not. Drills hang on ops/gamedays, which is sound.
-        assert requested(instance)[0] == {*BILLS, "recovery/gameday", "recovery/steps"}
+        # Bills are read whatever the regions are; what weighs them with a grid is not. Drills hang on ops/gamedays and images on
+        # ops/images, which are sound.
+        assert requested(instance)[0] == {*BILLS, *SUPPLY, "recovery/gameday", "recovery/steps"}
 
 
 def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:

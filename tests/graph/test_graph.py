@@ -39,6 +39,7 @@ lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_
 ops/budgets <- ops/tenants
 ops/cost <- ops/tenants
 ops/gamedays <- ops/regions ops/tenants
+ops/images <-
 ops/regions <-
 ops/tenants <- ops/regions
 ops/units <- ops/tenants
@@ -59,6 +60,16 @@ report/scorecard <- evidence/bundles lake/warehouse recovery/gameday
 slo/certificates <- slo/definitions slo/rules
 slo/definitions <-
 slo/rules <- slo/definitions
+supply_chain/admission <- ops/images
+supply_chain/advisories <- ops/images
+supply_chain/attestations <- supply_chain/sbom supply_chain/scans
+supply_chain/components <- supply_chain/images
+supply_chain/images <- ops/images
+supply_chain/sbom <- supply_chain/images
+supply_chain/scans <- supply_chain/sbom
+supply_chain/standing <- supply_chain/sbom supply_chain/scans
+supply_chain/verdicts <- ops/images supply_chain/advisories supply_chain/components supply_chain/images supply_chain/scans
+supply_chain/vulnerabilities <- ops/images supply_chain/advisories supply_chain/components supply_chain/images supply_chain/scans
 """
 
 
@@ -106,16 +117,19 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "forecast_hourly",
         "forecast_scores_daily",
         "gameday_monthly",
+        "images_nightly",
         "maintenance_daily",
         "placement_hourly",
         "placement_proof_weekly",
         "recovery_copy_half_hourly",
         "recovery_daily",
         "slo_daily",
+        "supply_chain_daily",
     }
     assert set(sensors) == {
         "assets_follow_inputs",
         "declarations_changed",
+        "new_images",
         "orphaned_runs",
         "placement_due",
         "placement_new_work",
