@@ -75,8 +75,15 @@ def sign(repository: Repository, digest: str, name: str, signer: Signer) -> None
         _refer(repository, digest, SIGNATURE, attestations.statement(name, [digest], SIGNATURE, {}), signer)
 
 
-def attest(repository: Repository, digest: str, predicate_type: str, payload: bytes, signer: Signer) -> None:
-    """Attaches a statement to `digest`, both ways, in place of ours of the same type about the same digests."""
+def attest(
+    repository: Repository,
+    digest: str,
+    predicate_type: str,
+    payload: bytes,
+    signer: Signer,
+    ways: Sequence[Way] = WAYS,
+) -> None:
+    """Attaches a statement to `digest`, in place of ours of the same type about the same digests."""
     new, about = json.loads(payload), set(attestations.subjects(payload))
     kept: dict[Way, str] = {}
     former: list[Attached] = []
@@ -89,13 +96,14 @@ def attest(repository: Repository, digest: str, predicate_type: str, payload: by
             # One that says the same again is of a writer that ended between its two writes, or of two at once.
             former.append(each)
     dropped = {each.layer for each in former if each.way == "tag"} - set(kept.values())
-    if "tag" not in kept:
+    if "tag" in ways and "tag" not in kept:
         blob = repository.put_blob(attestations.envelope(signer, payload), DSSE)
         noted = _noted(blob, {_SIGNATURE_NOTE: "", "predicateType": predicate_type})
         _write_tag(repository, _tag(digest, "att"), [noted], dropped)
     elif dropped:
         _write_tag(repository, _tag(digest, "att"), [], dropped)
-    made = "" if "referrer" in kept else _refer(repository, digest, predicate_type, payload, signer)
+    is_referred = "referrer" in kept or "referrer" not in ways
+    made = "" if is_referred else _refer(repository, digest, predicate_type, payload, signer)
     for each in former:
         if each.way == "referrer" and each.manifest != made:
             repository.drop_referrer(digest, each.manifest)

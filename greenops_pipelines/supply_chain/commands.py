@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -221,6 +221,107 @@ def sbom(
     kind = "spdx" if spdx else "cyclonedx"
     document = published.read(wired.documents(settings), rows[0][f"{kind}_key"], rows[0][f"{kind}_sha256"])
     sys.stdout.write(document.decode() + "\n")
+
+
+vex = typer.Typer(help="Signed exceptions to the vulnerability gate, which end.", no_args_is_help=True)
+app.add_typer(vex, name="vex")
+
+
+@vex.command("add")
+def add_exception(
+    context: typer.Context,
+    image: _Image,
+    vulnerability: Annotated[str, typer.Argument(help="Its identifier: CVE-2026-12345, GHSA-..., PYSEC-...")],
+    justification: Annotated[
+        str,
+        typer.Option(help="Of a vulnerability that does not affect the image: OpenVEX's words.", show_default=False),
+    ] = "",
+    status: Annotated[str, typer.Option(help="not_affected or fixed.")] = "not_affected",
+    days: Annotated[int, typer.Option(min=1, max=90, help="After which it ends.")] = 30,
+    purl: Annotated[str, typer.Option(help="Of the one package it is about; by default all.", show_default=False)] = "",
+    notes: Annotated[str, typer.Option(help="Why, for whoever reads it later.", show_default=False)] = "",
+    author: Annotated[str, typer.Option(help="Who answers for it.", show_default=False)] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it, and write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Sign an exception for one image and one vulnerability, and put it into ops/vex. To take it back, remove the file."""
+    from greenops_pipelines.supply_chain import directly, exceptions
+
+    settings = load_settings()
+    wired = context.obj()
+    declared = wired.images(settings)
+    subject = directly.open_image(image, declared, settings.home)
+    if not author:
+        raise BadInput("--author: found nothing, allowed: who answers for the exception, such as a team's name")
+    now = datetime.now(UTC).replace(microsecond=0)
+    made: list[tuple[str, bytes]] = []
+    for part in subject.parts:
+        envelope = exceptions.make(
+            wired.evidence(settings).keys.signer(settings.evidence_key),
+            vulnerability=vulnerability,
+            image_digest=part.manifest.digest,
+            image_name=subject.name,
+            author=author,
+            now=now,
+            expires_at=now + timedelta(days=days),
+            status=status,
+            justification=justification,
+            notes=notes,
+            purl=purl,
+        )
+        made.append((f"{vulnerability}-{part.manifest.digest.removeprefix('sha256:')[:12]}.json", envelope))
+    declared_keys = declared.vex_keys
+    signer = wired.evidence(settings).keys.signer(settings.evidence_key).public
+    if declared_keys and signer.keyid not in {key.keyid for key in declared_keys}:
+        raise BadInput("ops/images.yaml: vex.keys: found other keys than this home's, allowed: with its key among them")
+    if not dry_run:
+        declared.vex_folder.mkdir(parents=True, exist_ok=True)
+        for name, envelope in made:
+            (declared.vex_folder / name).write_bytes(envelope)
+    if as_json:
+        _print_json({"files": [name for name, _ in made], "dry_run": dry_run, "expires_days": days})
+        return
+    for name, _ in made:
+        typer.echo(
+            f"{'would write' if dry_run else 'wrote'} {declared.vex_folder.name}/{name}, which ends in {days} days"
+        )
+
+
+@vex.command("list")
+def list_exceptions(context: typer.Context, as_json: Json = False) -> None:
+    """List the exceptions in force, and what is not accepted, with the reason. Exit 1 if something is not."""
+    settings = load_settings()
+    found = context.obj().intake(settings).knowledge(datetime.now(UTC)).exceptions
+    if as_json:
+        _print_json(
+            {
+                "valid": [
+                    {
+                        "file": each.file,
+                        "vulnerability": list(each.ids),
+                        "image_digest": each.image_digest,
+                        "packages": list(each.purls),
+                        "status": each.status,
+                        "justification": each.justification or None,
+                        "author": each.author,
+                        "expires_at": each.expires_at.isoformat(),
+                    }
+                    for each in found.valid
+                ],
+                "refused": [{"file": each.file, "reason": each.reason} for each in found.refused],
+            }
+        )
+    else:
+        for each in found.valid:
+            typer.echo(
+                f"{each.ids[0]}  {each.image_digest[:19]}  {each.status} {each.justification}  until {each.expires_at:%Y-%m-%d}  {each.author}"
+            )
+        for refused in found.refused:
+            typer.echo(f"not accepted  {refused.file}: {refused.reason}")
+        if not found.valid and not found.refused:
+            typer.echo("no exceptions")
+    if found.refused:
+        raise typer.Exit(1)
 
 
 def _show(found: Any) -> None:

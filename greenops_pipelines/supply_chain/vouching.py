@@ -112,13 +112,16 @@ def vouch(
 ) -> None:
     """Attaches everything there is to say to every digest that it is about; a signature too, where the build is ours to state.
 
-    What is attached already and says the same is left; a provenance of ours is never restated later.
+    What is attached already and says the same is left; a provenance of ours is never restated later. To an image without a
+    signature of ours statements are attached by tag alone: `cosign verify --key` of cosign 3 takes any bundle by the key, even
+    one about an SBOM, for a signature.
     """
     places = list(dict.fromkeys([digest, *(each.digest for each in said)]))
     for place in places:
         there = attach.read(repository, place, [signer.public])
         if build is not None:
             attach.sign(repository, place, name, signer)
+        is_signed = build is not None or any(each.predicate_type == SIGNATURE for each in there)
         for kind, payload in statements(name, digest, said, build, now):
             if place not in attestations.subjects(payload):
                 continue
@@ -127,7 +130,7 @@ def vouch(
                     continue
                 # Lost in one way: what was said then is said there again.
                 payload = canonical.dumps(dict(stated[0].statement.document)) if stated[0].statement else payload
-            attach.attest(repository, place, kind, payload, signer)
+            attach.attest(repository, place, kind, payload, signer, attach.WAYS if is_signed else ("tag",))
 
 
 def verdict(
