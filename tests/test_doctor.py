@@ -28,6 +28,9 @@ SUBJECTS = [
     "warehouse",
     "drills",
     "second copy",
+    "images",
+    "SBOMs",
+    "scanners",
     "kubernetes",
     "UI port",
 ]
@@ -61,8 +64,8 @@ def finding(subject: str) -> Finding:
 def test_a_fresh_home_lacks_data_and_a_run_and_is_not_broken() -> None:
     found = examine()
     assert [f.subject for f in found] == SUBJECTS
-    # promtool is there or not, as the machine has it; both are said.
-    assert {f.subject: f.state for f in found if f.state != "fine" and f.subject != "promtool"} == {
+    # promtool and scanners are there or not, as the machine has it; either is said.
+    assert {f.subject: f.state for f in found if f.state != "fine" and f.subject not in {"promtool", "scanners"}} == {
         "carbon intensity": "missing",
         "resource usage": "missing",
         "bills": "missing",
@@ -250,3 +253,19 @@ def test_a_port_in_use_is_named_with_another_one(free_port: int) -> None:
         found = finding("UI port")
     assert (found.state, found.advice) == ("missing", "GREENOPS_UI_PORT=3001")
     assert finding("UI port").state == "fine"
+
+
+def test_what_looks_after_images_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert finding("images").detail == "2 images, 2 of them built here; 1 builders"
+    assert finding("SBOMs").detail.startswith("Syft is there; published to ")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (finding("scanners").state, finding("scanners").advice) == (
+        "missing",
+        "install grype or trivy, or GREENOPS_SCAN_REPORTS=<folder>",
+    )
+    (tmp_path / "api.json").write_text("{}")
+    monkeypatch.setenv("GREENOPS_SCAN_REPORTS", str(tmp_path))
+    assert finding("scanners").state == "fine"
+    monkeypatch.setenv("GREENOPS_SYFT", "no-such-syft")
+    assert finding("SBOMs").state == "missing"
+    assert "found no program 'no-such-syft'" in finding("SBOMs").detail
