@@ -130,7 +130,7 @@ def vouch(
                     continue
                 # Lost in one way: what was said then is said there again.
                 payload = canonical.dumps(dict(stated[0].statement.document)) if stated[0].statement else payload
-            attach.attest(repository, place, kind, payload, signer, attach.WAYS if is_signed else ("tag",))
+            attach.attest(repository, place, kind, payload, signer, attach.WAYS if is_signed else ("tag",), there)
 
 
 def verdict(
