@@ -25,8 +25,8 @@ from greenops_pipelines.supply_chain.vouching import Said, Scan
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
-Admitted = "admitted"
-Denied = "denied"
+ADMITTED = "admitted"
+DENIED = "denied"
 
 # As the rendered policy words them; names of images must not hold any of it.
 NOT_SIGNED = "not signed by our key"
@@ -63,7 +63,7 @@ class Tried:
 def tried(case: Case, decide: Callable[[Mapping[str, Any]], Decision]) -> Tried:
     """What the policy says of the pod."""
     decision = decide(case.pod)
-    return Tried(case, Admitted if decision.admitted else Denied, "; ".join(decision.messages))
+    return Tried(case, ADMITTED if decision.admitted else DENIED, "; ".join(decision.messages))
 
 
 @dataclass(frozen=True)
@@ -83,23 +83,23 @@ class Stage:
         other = FileSigner(ec.generate_private_key(ec.SECP256R1()))
         good = self._image("case-0")
         self._vouched(good)
-        yield self._case("signed and attested", ["case-0"], Admitted)
-        yield Case("signed and attested, by tag and digest", self._pod([f"{self.place}:case-0@{good}"]), Admitted)
+        yield self._case("signed and attested", ["case-0"], ADMITTED)
+        yield Case("signed and attested, by tag and digest", self._pod([f"{self.place}:case-0@{good}"]), ADMITTED)
         yield Case(
-            "another registry's image, which the policy is not about", self._pod(["other.example/a/b:1"]), Admitted
+            "another registry's image, which the policy is not about", self._pod(["other.example/a/b:1"]), ADMITTED
         )
 
         self._image("case-1")
-        yield self._case("neither signed nor attested", ["case-1"], Denied, NOT_SIGNED)
+        yield self._case("neither signed nor attested", ["case-1"], DENIED, NOT_SIGNED)
         digest = self._image("case-2")
         self._vouched(digest, is_signed=False)
-        yield self._case("attested and not signed", ["case-2"], Denied, NOT_SIGNED)
+        yield self._case("attested and not signed", ["case-2"], DENIED, NOT_SIGNED)
         digest = self._image("case-3")
         self._vouched(digest, signer=other, signs=other)
-        yield self._case("signed and attested with another key", ["case-3"], Denied, NOT_SIGNED)
+        yield self._case("signed and attested with another key", ["case-3"], DENIED, NOT_SIGNED)
         digest = self._image("case-4")
         self._vouched(digest, signer=other)
-        yield self._case("signed by us, attested with another key", ["case-4"], Denied, NO_SBOM)
+        yield self._case("signed by us, attested with another key", ["case-4"], DENIED, NO_SBOM)
 
         for tag, name, left_out, reason in (
             ("case-5", "no SBOM", (CYCLONEDX, SPDX), NO_SBOM),
@@ -107,44 +107,45 @@ class Stage:
             ("case-7", "no scan", (VULNERABILITIES,), NO_SCAN),
         ):
             self._vouched(self._image(tag), without=left_out)
-            yield self._case(name, [tag], Denied, reason)
+            yield self._case(name, [tag], DENIED, reason)
 
         for tag, name, builder in (
             ("case-8", "another builder", "https://builder.example/other"),
             ("case-9", "a builder whose name begins like an allowed one", f"{self.builder}.example.org"),
         ):
             self._vouched(self._image(tag), builder=builder)
-            yield self._case(name, [tag], Denied, NO_PROVENANCE)
+            yield self._case(name, [tag], DENIED, NO_PROVENANCE)
         for tag, name, age in (
             ("case-10", f"a scan {self.scan_days + 1} days old", timedelta(days=self.scan_days + 1)),
             ("case-11", "a scan from the future", timedelta(hours=-2)),
         ):
             self._vouched(self._image(tag), scanned_at=self.now - age)
-            yield self._case(name, [tag], Denied, NO_SCAN)
+            yield self._case(name, [tag], DENIED, NO_SCAN)
         for tag, name, count, outcome in (
             ("case-12", f"a {self.severity} vulnerability", 1, vouching.FAILED),
             ("case-13", "a scan that is not believed", 0, vouching.NOT_BELIEVED),
         ):
             self._vouched(self._image(tag), counts={self.severity: count}, outcome=outcome)
-            yield self._case(name, [tag], Denied, NOT_CLEAN)
+            yield self._case(name, [tag], DENIED, NOT_CLEAN)
 
         yield from self._moved()
         yield from self._copied(good)
-        yield self._case("a good image and an unsigned one in one pod", ["case-0", "case-1"], Denied, NOT_SIGNED)
+        yield self._case("a good image and an unsigned one in one pod", ["case-0", "case-1"], DENIED, NOT_SIGNED)
         yield Case(
             "an unsigned init container",
             self._pod([f"{self.place}:case-0"], init=[f"{self.place}:case-1"]),
-            Denied,
-            "signed",
+            DENIED,
+            NOT_SIGNED,
         )
-        yield self._case("a tag that is not there", ["case-16"], Denied, "case-16")
+        # Named without a digest: none was found. Whatever else is wrong is said of a digest.
+        yield self._case("a tag that is not there", ["case-16"], DENIED, f"{self.place}:case-16: ")
 
     def _moved(self) -> Iterator[Case]:
         """The tag of a good image moved to another digest."""
         self._vouched(self._image("case-14"))
-        yield self._case("a tag before it is moved", ["case-14"], Admitted)
+        yield self._case("a tag before it is moved", ["case-14"], ADMITTED)
         self._image("case-14", "another image")
-        yield self._case("a tag moved to another digest", ["case-14"], Denied, NOT_SIGNED)
+        yield self._case("a tag moved to another digest", ["case-14"], DENIED, NOT_SIGNED)
 
     def _copied(self, good: str) -> Iterator[Case]:
         """What is attached to a good image, attached to a bad one: it verifies, and speaks of another digest."""
@@ -157,7 +158,7 @@ class Stage:
             document = self.repository.manifest(each.digest).document
             document = {**document, "subject": subject.as_document()}
             self.repository.put_manifest(json.dumps(document, sort_keys=True).encode(), OCI_MANIFEST)
-        yield self._case("signature and attestations copied from a good image", ["case-15"], Denied, NOT_SIGNED)
+        yield self._case("signature and attestations copied from a good image", ["case-15"], DENIED, NOT_SIGNED)
 
     def _case(self, name: str, tags: Sequence[str], expected: str, reason: str = "") -> Case:
         return Case(name, self._pod([f"{self.place}:{tag}" for tag in tags]), expected, reason)
@@ -209,7 +210,7 @@ class Stage:
         said = [Said("linux/amd64", digest, _CYCLONEDX, _SPDX, scan)]
         for kind, payload in vouching.statements(self.place, digest, said, build, self.now):
             if kind not in without:
-                attach.attest(self.repository, digest, kind, payload, attests)
+                attach.attest(self.repository, digest, kind, payload, attests, there=())  # a new image has nothing
 
 
 _CYCLONEDX = b'{"bomFormat":"CycloneDX","specVersion":"1.6","version":1,"components":[]}'

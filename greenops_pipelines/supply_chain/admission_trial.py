@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -74,7 +74,8 @@ def try_out(asked: Rules, signer: Signer, scratch: Path, now: datetime, progress
             found = admission_cases.tried(
                 case, lambda pod: cel_policy.decide(text, pod, RepositoryWorld(lambda _: repository), now)
             )
-            tried.append(found)
+            # By the name that pods use: the trial's own registry has another port each time, its layout another folder.
+            tried.append(replace(found, message=found.message.replace(repository.name, place)))
     return Trial(tuple(tried), over)
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from greenops_pipelines.errors import BadInput
+from greenops_pipelines.errors import BadInput, ProviderError
 from greenops_pipelines.evidence.signing import PublicKey
 from greenops_pipelines.supply_chain import attach
 from greenops_pipelines.supply_chain.attach import Attached
@@ -15,7 +15,10 @@ from greenops_pipelines.supply_chain.oci import Reference, Repository
 
 
 class RepositoryWorld:
-    """The `World` of `cel_policy` over repositories, for one decision: what was read for it is read once."""
+    """The `World` of `cel_policy` over repositories, for one decision: what was read for it is read once.
+
+    A repository whose bytes are not what their digests say is not asked what else it has: `ProviderError`.
+    """
 
     def __init__(self, opened: Callable[[Reference], Repository]) -> None:
         self._opened = opened
@@ -48,5 +51,10 @@ class RepositoryWorld:
             reference = Reference.parse(image)
             repository = self._opened(reference)
             digest = repository.manifest(reference.wanted).digest
-            self._read[asked] = [each for each in attach.read(repository, digest, [key]) if each.statement is not None]
+            found = attach.read(repository, digest, [key])
+            for each in found:
+                if each.is_damaged:
+                    # What stands there besides may verify: a policy that reads just this way would not see it.
+                    raise ProviderError(f"{image}: attached by {each.way}: {each.fault}")
+            self._read[asked] = [each for each in found if each.statement is not None]
         return self._read[asked]

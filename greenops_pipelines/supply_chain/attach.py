@@ -56,6 +56,8 @@ class Attached:
     fault: str = ""
     layer: str = ""
     """Digest of the envelope or bundle."""
+    is_damaged: bool = False
+    """Whether the repository has handed out something that cannot be right, such as other bytes than the digest says."""
 
     @property
     def predicate_type(self) -> str:
@@ -140,7 +142,7 @@ def _in_tags(repository: Repository, digest: str, keys: Sequence[PublicKey]) -> 
         except ObjectMissing:
             continue
         except ProviderError as error:
-            yield Attached("tag", "", None, str(error))
+            yield Attached("tag", "", None, str(error), is_damaged=True)
             continue
         total = 0
         for at, layer in enumerate(layers):
@@ -155,7 +157,8 @@ def _in_tags(repository: Repository, digest: str, keys: Sequence[PublicKey]) -> 
                 else:
                     found = attestations.verified(data, keys, digest)
             except (NotVerified, ObjectMissing, ProviderError) as error:
-                yield Attached("tag", manifest.digest, None, str(error), layer.digest)
+                is_damaged = isinstance(error, ProviderError)
+                yield Attached("tag", manifest.digest, None, str(error), layer.digest, is_damaged)
             else:
                 yield Attached("tag", manifest.digest, found, "", layer.digest)
 
@@ -166,7 +169,7 @@ def _in_referrers(repository: Repository, digest: str, keys: Sequence[PublicKey]
             each for each in repository.referrers(digest) if not each.artifact_type or _is_bundle(each.artifact_type)
         ]
     except (ObjectMissing, ProviderError) as error:
-        yield Attached("referrer", "", None, str(error))
+        yield Attached("referrer", "", None, str(error), is_damaged=isinstance(error, ProviderError))
         return
     total = 0
     for at, each in enumerate(listed):
@@ -182,7 +185,8 @@ def _in_referrers(repository: Repository, digest: str, keys: Sequence[PublicKey]
             total += layer.size
             found = attestations.verified_bundle(repository.blob(layer, MAX_BYTES), keys, digest)
         except (NotVerified, ObjectMissing, ProviderError) as error:
-            yield Attached("referrer", each.digest, None, str(error), layer.digest if layer else "")
+            is_damaged = isinstance(error, ProviderError)
+            yield Attached("referrer", each.digest, None, str(error), layer.digest if layer else "", is_damaged)
         else:
             yield Attached("referrer", each.digest, found, "", layer.digest)
 
