@@ -238,13 +238,21 @@ def test_cosign_verifies_the_signature_and_refuses_whatever_else(
 def test_cosign_3_takes_an_attestation_for_a_signature_and_we_do_not(
     repository: Registry, signer: Signer, cosign: Cosign
 ) -> None:
-    """Why whoever gates with `cosign verify` alone should ask for an attestation of a type as well."""
+    """Why whoever gates with `cosign verify` alone should ask for an attestation of a type as well, and why `vouch` attaches to
+    an unsigned image by tag alone.
+    """
     digest = pushed(repository)
     statement = attestations.statement(NAME, [digest], CYCLONEDX, _CYCLONEDX)
     attach.attest(repository, digest, CYCLONEDX, statement, signer)
     assert cosign.verify(f"{repository.name}@{digest}")
     assert not cosign.verify(f"{repository.name}@{digest}", *OLDER)
     assert "signature" in verdict(repository, digest, [signer.public], []).missing
+
+    unsigned = pushed(repository, "unsigned", b"an image that nobody signed")
+    said = Said("linux/amd64", unsigned, json.dumps(_CYCLONEDX).encode(), json.dumps(_SPDX).encode())
+    vouch(repository, NAME, unsigned, [said], None, signer, datetime.now(UTC))
+    assert not cosign.verify(f"{repository.name}@{unsigned}")
+    assert cosign.verify_attestation(f"{repository.name}@{unsigned}", "cyclonedx", *OLDER)
 
 
 @pytest.mark.real_go
