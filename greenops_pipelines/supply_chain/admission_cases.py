@@ -77,6 +77,8 @@ class Stage:
     now: datetime
     scan_days: int
     severity: str
+    elsewhere: str = ""
+    """An image that the policy is not about; empty where it is about every one."""
 
     def cases(self) -> Iterator[Case]:
         """Every case, its image made just before it is handed out: a later one may move an earlier one's tag."""
@@ -85,9 +87,8 @@ class Stage:
         self._vouched(good)
         yield self._case("signed and attested", ["case-0"], ADMITTED)
         yield Case("signed and attested, by tag and digest", self._pod([f"{self.place}:case-0@{good}"]), ADMITTED)
-        yield Case(
-            "another registry's image, which the policy is not about", self._pod(["other.example/a/b:1"]), ADMITTED
-        )
+        if self.elsewhere:
+            yield Case("another registry's image, which the policy is not about", self._pod([self.elsewhere]), ADMITTED)
 
         self._image("case-1")
         yield self._case("neither signed nor attested", ["case-1"], DENIED, NOT_SIGNED)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pyarrow as pa
@@ -28,6 +29,7 @@ from greenops_pipelines.supply_chain.registry import Registry
 
 NAME = "greenops-images"
 _REPOSITORY = "greenops-admission"
+_ELSEWHERE = "other.example/a/b:1"
 Progress = Callable[[str], None]
 
 
@@ -67,7 +69,8 @@ def try_out(asked: Rules, signer: Signer, scratch: Path, now: datetime, progress
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="admission-", dir=scratch) as folder, _repository(Path(folder)) as opened:
         repository, over = opened
-        stage = Stage(repository, place, signer, builder, now, asked.scan_days, asked.severities[-1])
+        elsewhere = "" if any(fnmatchcase(_ELSEWHERE, glob) for glob in asked.images) else _ELSEWHERE
+        stage = Stage(repository, place, signer, builder, now, asked.scan_days, asked.severities[-1], elsewhere)
         tried = []
         for case in stage.cases():
             progress(case.name)

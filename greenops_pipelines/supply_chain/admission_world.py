@@ -55,6 +55,6 @@ class RepositoryWorld:
             for each in found:
                 if each.is_damaged:
                     # What stands there besides may verify: a policy that reads just this way would not see it.
-                    raise ProviderError(f"{image}: attached by {each.way}: {each.fault}")
+                    raise ProviderError(f"what is attached by {each.way} is damaged: {each.fault}")
             self._read[asked] = [each for each in found if each.statement is not None]
         return self._read[asked]
