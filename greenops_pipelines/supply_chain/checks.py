@@ -1,7 +1,8 @@
 """What the lake proves of the supply chain: SBOMs published, attestations verified, builds at their level, nothing shipped
 with known holes, a policy that denies what it must.
 
-An image that was noticed within the last hour and has not been taken up yet counts for nothing so far. Not here: doing it.
+An image that was noticed within the last hour and has not been taken up yet counts for nothing so far; the gate alone waits
+for no one: what has not been scanned has not passed. Not here: doing it.
 """
 
 from __future__ import annotations

@@ -126,15 +126,22 @@ def list_images(context: typer.Context, as_json: Json = False) -> None:
         .lake(load_settings())
         .query(
             """
-        select i.image, i.tag, i.image_digest as digest, sum(s.components)::bigint as components,
-            bool_and(s.is_conformant) as ntia, any_value(v.outcome) as gate, any_value(t.missing) as missing,
-            any_value(t.slsa_level) as slsa_level, any_value(f.fault) as fault, i.is_sample
+        select i.image, i.tag, i.image_digest as digest, s.components, s.ntia, v.gate, t.missing, t.slsa_level,
+            t.image_digest is not null as is_read_back, f.fault, i.is_sample
         from images as i
-        left join sboms as s using (image_digest)
-        left join image_verdicts as v on v.image_digest = i.image_digest and v.platform = s.platform
-        left join image_standing as t on t.image_digest = i.image_digest
-        left join image_faults as f on f.image_digest = i.image_digest
-        group by i.image, i.tag, i.image_digest, i.is_sample order by i.image, i.tag
+        left join (
+            select image_digest, sum(components)::bigint as components, bool_and(is_conformant) as ntia
+            from sboms group by all
+        ) as s using (image_digest)
+        left join (
+            -- The worst of its platforms: failed, no scanner, passed.
+            select image_digest, min(outcome) as gate from image_verdicts group by all
+        ) as v using (image_digest)
+        left join image_standing as t using (image_digest)
+        left join (
+            select image_digest, string_agg(fault, '; ' order by step) as fault from image_faults group by all
+        ) as f using (image_digest)
+        order by i.image, i.tag
         """
         )
         .to_pylist()
@@ -144,7 +151,8 @@ def list_images(context: typer.Context, as_json: Json = False) -> None:
         return
     for row in rows:
         components = "no SBOM" if row["components"] is None else f"{row['components']:,} components"
-        stands = row["fault"] or (f"lacks {row['missing']}" if row["missing"] else "attested")
+        read_back = f"lacks {row['missing']}" if row["missing"] else "attested"
+        stands = row["fault"] or (read_back if row["is_read_back"] else "not read back yet")
         level = "-" if row["slsa_level"] is None else row["slsa_level"]
         sample = "  (sample)" if row["is_sample"] else ""
         typer.echo(
@@ -220,7 +228,8 @@ def sbom(
         raise BadInput(f"image {image}: found SBOMs for {names}, allowed: one of them with --platform")
     kind = "spdx" if spdx else "cyclonedx"
     document = published.read(wired.documents(settings), rows[0][f"{kind}_key"], rows[0][f"{kind}_sha256"])
-    sys.stdout.write(document.decode() + "\n")
+    # Not a byte more, into a pipe: its SHA-256 is the one in the table.
+    sys.stdout.write(document.decode() + ("\n" if sys.stdout.isatty() else ""))
 
 
 vex = typer.Typer(help="Signed exceptions to the vulnerability gate, which end.", no_args_is_help=True)

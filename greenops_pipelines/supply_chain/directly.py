@@ -120,10 +120,9 @@ def attest(
     """SBOMs made and published, scans taken, everything attached and read back. A dry run stops before anything is written."""
     said, listed = [], []
     with tempfile.TemporaryDirectory(prefix="greenops-image-") as temporary:
+        folder = Path(temporary)
         for part in subject.parts:
             progress(f"{part.platform}: SBOM ...")
-            folder = Path(temporary) / part.manifest.digest.removeprefix("sha256:")
-            folder.mkdir()
             made = make(subject, part, folder, syft)
             row = {
                 "platform": part.platform,

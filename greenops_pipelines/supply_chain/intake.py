@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -38,6 +40,7 @@ from greenops_pipelines.supply_chain.provenance import Build
 from greenops_pipelines.supply_chain.subjects import Subject
 
 Outcome = dict[str, str]
+_ABANDONED_SECONDS = 86_400
 _RENEWED = timedelta(days=1)
 """A scan is made anew this long before it is too old."""
 
@@ -93,7 +96,7 @@ class Intake:
     def wanting(self, now: datetime) -> list[str]:
         """Digests in use without an SBOM, a standing or a scan that is young enough, or with a fault."""
         oldest = now - timedelta(days=self.declared.gate.scan_days) + _RENEWED
-        rows = self.lake.query(
+        wanting = self.lake.query(
             """
             select distinct i.image_digest as digest
             from images as i
@@ -101,43 +104,62 @@ class Intake:
             left join image_standing as t using (image_digest)
             left join image_faults as f using (image_digest)
             left join (
-                select image_digest, bool_or(origin = 'none') as is_unscanned, min(scanned_at) as scanned_at
-                from image_scans group by all
-            ) as c using (image_digest)
+                select image_digest, platform, max(scanned_at) as scanned_at from image_scans group by all
+            ) as c on c.image_digest = s.image_digest and c.platform = s.platform
+            left join image_verdicts as v on v.image_digest = s.image_digest and v.platform = s.platform
             where s.image_digest is null or t.image_digest is null or t.missing is not null or f.image_digest is not null
-                or c.image_digest is null or c.is_unscanned or c.scanned_at < $1
-            order by digest
+                or c.scanned_at is null or c.scanned_at < $1 or (v.outcome = 'failed' and v.counted = 0)
             """,
             [oldest],
         )
-        return [str(row) for row in rows["digest"].to_pylist()]
+        return sorted({*wanting["digest"].to_pylist(), *self._incomplete()})
+
+    def _incomplete(self) -> set[str]:
+        """Digests in use whose SBOMs are gone from the store, or not those of the platforms that are declared now."""
+        rows = self.lake.query(
+            """
+            select s.image_digest, s.image, s.platform, s.cyclonedx_key, s.spdx_key, i.is_index
+            from sboms as s join (select distinct image_digest, is_index from images) as i using (image_digest)
+            """
+        ).to_pylist()
+        there: dict[tuple[str, str], set[str]] = {}
+        for row in rows:
+            if row["is_index"]:
+                there.setdefault((row["image_digest"], row["image"]), set()).add(row["platform"])
+        declared = {image.name: set(subjects.wanted_platforms(image.platforms)) for image in self.declared.images}
+        return {
+            *(row["image_digest"] for row in rows if not self._are_whole([row])),
+            *(digest for (digest, image), found in there.items() if found != declared.get(image)),
+        }
+
+    def _public(self, text: str) -> str:
+        return subjects.without_folders(text, self.home, self.declared.folder)
 
     def _step(self, step: str, digest: str, now: datetime, take: Callable[[Subject, datetime], Outcome]) -> Outcome:
-        subject = subjects.find(self.declared, self.home, self.lake, digest)
-        if subject is None:
+        image = subjects.named(self.declared, self.lake, digest)
+        if image is None:
             return {"digest": digest, "outcome": "no tag points to it any more"}
-        said = {"image": subject.image.name, "digest": digest}
+        said = {"image": image.name, "digest": digest}
         try:
-            outcome = take(subject, now)
+            outcome = take(subjects.opened(image, self.declared, self.home, digest), now)
         except PermanentError as error:
-            row = {"image_digest": digest, "step": step, "image": subject.image.name, "fault": str(error), "at": now}
+            fault = self._public(str(error))
+            row = {"image_digest": digest, "step": step, "image": image.name, "fault": fault, "at": now}
             self.lake.write(IMAGE_FAULTS, pa.Table.from_pylist([row], schema=IMAGE_FAULTS.schema))
-            return said | {"outcome": f"fault: {error}"}
+            return said | {"outcome": f"fault: {fault}"}
         where = {"image_digest": digest, "step": step}
         if self.lake.files(IMAGE_FAULTS, where):
             self.lake.write(IMAGE_FAULTS, IMAGE_FAULTS.schema.empty_table(), [where])
         return said | outcome
 
     def _sbom(self, subject: Subject, now: datetime) -> Outcome:
-        if (there := self._documents(subject.digest)) and self._are_whole(there):
+        there = self._documents(subject.digest)
+        found = {(row["image"], row["platform"]) for row in there}
+        wanted = {(subject.image.name, part.platform) for part in subject.parts}
+        if found == wanted and self._are_whole(there):
             return {"outcome": f"{len(there)} SBOMs were there"}
-        scratch = self.home / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="image-", dir=scratch))
-        try:
+        with self._scratch() as folder:
             made = [make(subject, part, folder, self.syft) for part in subject.parts]
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
         rows = [self._published(subject, each) for each in made]
         components = [row for each in made for row in _components(subject, each)]
         where = [{"image_digest": subject.digest}]
@@ -145,6 +167,20 @@ class Intake:
         self.lake.write(SBOM_COMPONENTS, pa.Table.from_pylist(components, schema=SBOM_COMPONENTS.schema), where)
         self.lake.write(SBOMS, pa.Table.from_pylist(rows, schema=SBOMS.schema), where)
         return {"outcome": f"{len(rows)} SBOMs, {len(components):,} components"}
+
+    @contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        scratch = self.home / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        for abandoned in scratch.glob("image-*"):
+            # Of a run that was killed: up to as many bytes as an image has.
+            if time.time() - abandoned.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(abandoned, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="image-", dir=scratch))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _published(self, subject: Subject, made: Made) -> dict[str, Any]:
         sbom, ntia = made.sbom, made.ntia
@@ -218,11 +254,11 @@ class Intake:
         return vouching.Said(row["platform"], row["platform_digest"], cyclonedx, spdx, scan)
 
     def _record(self, subject: Subject, verdict: vouching.Verdict, now: datetime) -> None:
-        rows = [
-            vouching.row(each, self.declared.builders)
-            | {"image": subject.image.name, "image_digest": subject.digest, "position": at, "read_at": now}
-            for at, each in enumerate(verdict.found, 1)
-        ]
+        rows = []
+        for at, each in enumerate(verdict.found, 1):
+            row = vouching.row(each, self.declared.builders)
+            row |= {"image": subject.image.name, "image_digest": subject.digest, "position": at, "read_at": now}
+            rows.append(row | {"fault": row["fault"] and self._public(row["fault"])})
         standing = {
             "image_digest": subject.digest,
             "image": subject.image.name,

@@ -6,6 +6,7 @@ believed, and what counts (`gate.py`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from greenops_pipelines.errors import ProviderError
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.supply_tables import ADVISORIES, IMAGE_VERDICTS, VULNERABILITIES
 from greenops_pipelines.store.objects import ObjectStore
@@ -26,6 +28,8 @@ from greenops_pipelines.supply_chain.gate import FAILED, NO_SCANNER, PASSED, Gat
 from greenops_pipelines.supply_chain.scan_reports import Match
 from greenops_pipelines.supply_chain.scanning import Taken
 from greenops_pipelines.supply_chain.severity import Severity
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def take_advisories(snapshot: Snapshot | None) -> pa.Table:
 
 def judge(
     taken: Sequence[Taken],
-    listed: Components,
+    listed: Components | None,
     known: Knowledge,
     *,
     digest: str,
@@ -87,8 +91,11 @@ def judge(
     sbom_sha256: str,
     now: datetime,
 ) -> Judged:
-    """The verdict on one platform. `others` name the same image: its configuration, an index that holds nothing else."""
-    matches = known.index.matches(listed) if known.index else ()
+    """The verdict on one platform. `others` name the same image: its configuration, an index that holds nothing else.
+
+    Without `listed`, what its SBOM lists, no scan is believed.
+    """
+    matches = known.index.matches(listed) if known.index and listed else ()
     verdicts = [
         gate.judge(
             each.report if each else None,
@@ -127,11 +134,16 @@ def of_row(
     row: Mapping[str, Any], scans: Sequence[Mapping[str, Any]], store: ObjectStore, known: Knowledge, now: datetime
 ) -> Judged:
     """As `judge`, for a row of SBOMS and the rows of IMAGE_SCANS about it, documents read out of the store."""
-    cyclonedx = published.read(store, row["cyclonedx_key"], row["cyclonedx_sha256"])
+    listed = None
+    try:
+        listed = components.read(published.read(store, row["cyclonedx_key"], row["cyclonedx_sha256"]))
+    except ProviderError as error:
+        # One image's fault: the others are judged all the same.
+        _log.warning("%s@%s: %s", row["image"], row["image_digest"], error)
     taken = [scanning.again(each, store) for each in scans if each["scanner"] != scanning.NO_SCANNER]
     return judge(
         taken,
-        components.read(cyclonedx),
+        listed,
         known,
         digest=row["platform_digest"],
         others=others(row),

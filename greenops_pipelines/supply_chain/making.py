@@ -57,7 +57,7 @@ def make(subject: Subject, part: Part, folder: Path, program: str = "") -> Made:
             f"{subject.name}@{part.manifest.digest}: found an artifact of the type "
             f"{part.manifest.artifact_type[:80]!r}, allowed: an image"
         )
-    staged = fetch(subject.repository, part.manifest, folder / "layout")
+    staged = fetch(subject.repository, part.manifest, folder / part.manifest.digest.removeprefix("sha256:"))
     return _made(part, sbom.of_image(staged, part.manifest.digest, folder, name=subject.name, program=program))
 
 

@@ -111,21 +111,29 @@ def _here(cyclonedx: bytes, scratch: Path, now: datetime) -> Iterator[Taken]:
 
 
 def _handed_in(digests: Collection[str], folder: Path | None) -> list[Taken]:
-    """The newest report of each scanner about one of `digests`. A file that cannot be read counts where its name holds one."""
+    """The newest report of each scanner about one of `digests`.
+
+    A file that cannot be read counts where its name or its text holds one.
+    """
     newest: dict[str, Taken] = {}
+    hashes = [digest.removeprefix("sha256:") for digest in digests]
     for path in _files(folder):
-        is_named = any(digest.removeprefix("sha256:") in path.name for digest in digests)
+        is_about = is_named = any(each in path.name for each in hashes)
         try:
             if path.stat().st_size > MAX_REPORT_BYTES:
                 raise ProviderError(f"{path.name}: found more than {MAX_REPORT_BYTES:,} bytes")
             document = path.read_bytes()
+            is_about = is_named or any(each.encode() in document for each in hashes)
+            if not is_about:
+                continue  # unparsed: of a thousand reports, all but one are of other images
             report = scan_reports.read(document, path.name)
             if report.scanner == scan_reports.TRIVY:
                 report = _dated(report, path)
         except (ProviderError, OSError) as error:
-            _log.warning("scan report %s: %s", path.name, error)
-            if is_named:
-                newest.setdefault(f"unreadable {path.name}", Taken("unknown", HANDED_IN, fault=str(error)))
+            fault = f"{path.name}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            _log.warning("scan report %s", fault)
+            if is_about:
+                newest.setdefault(f"unreadable {path.name}", Taken("unknown", HANDED_IN, fault=fault))
             continue
         if not set(report.digests).isdisjoint(digests):
             known = newest.get(report.scanner)

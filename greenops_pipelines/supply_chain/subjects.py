@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from greenops_pipelines import strict_json
 from greenops_pipelines.errors import ConfigurationError, GreenopsError, ObjectMissing, ProviderError
 from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.supply_tables import IMAGES
@@ -113,6 +114,13 @@ def public_name(image: Image) -> str:
     return f"greenops-pipelines/{image.name}" if image.is_own or image.source.startswith(LAYOUT) else image.source
 
 
+def without_folders(text: str, *folders: Path) -> str:
+    """A message as it may stand in a table or in evidence: a machine's own paths say nothing elsewhere, and are nobody's affair."""
+    for folder in sorted(folders, key=lambda each: len(str(each)), reverse=True):
+        text = text.replace(f"{folder.absolute()}/", "")
+    return text
+
+
 def build_own(image: Image, home: Path) -> None:
     """Builds what is declared as built here: the same bytes as long as what it is made of has not changed."""
     from greenops_pipelines.supply_chain import environment, sample_image
@@ -141,8 +149,9 @@ def look(
         try:
             found = list(_of(image, open_, home))
         except GreenopsError as error:
-            _log.warning("image %s: %s", image.name, error)
-            faults.append(f"{image.name}: {error}")
+            fault = f"{image.name}: {without_folders(str(error), home, declared.folder)}"
+            _log.warning("image %s", fault)
+            faults.append(fault)
         else:
             if not found:
                 faults.append(f"{image.name}: no tag fits {', '.join(image.tags)}")
@@ -160,36 +169,53 @@ def look(
 
 
 def parts(repository: Repository, manifest: Manifest, platforms: Sequence[str]) -> tuple[Part, ...]:
-    """The manifests that SBOMs are made of: one per platform asked for. A missing one is a `ProviderError` that says so."""
+    """The manifests that SBOMs are made of: one per platform asked for.
+
+    A missing one, and one that is listed twice, is a `ProviderError` that says so.
+    """
     if not manifest.is_index:
         return (Part(_platform(repository, manifest), manifest),)
-    found: dict[str, Manifest] = {}
+    listed: dict[str, list[str]] = {}
     for each in manifest.manifests:
         if each.platform is None or each.platform.os == "unknown":
             continue  # BuildKit's own attestations
-        found[str(each.platform)] = repository.manifest(each.digest)
-    wanted = [str(Platform.parse(each)) for each in platforms]
-    if missing := [each for each in wanted if each not in found]:
-        has = ", ".join(sorted(found)) or "none"
+        listed.setdefault(_plain(each.platform), []).append(each.digest)
+    wanted = wanted_platforms(platforms)
+    if missing := [each for each in wanted if each not in listed]:
+        has = ", ".join(sorted(listed)) or "none"
         raise ProviderError(
             f"{repository.name}@{manifest.digest}: found the platforms {has}, allowed: also {', '.join(missing)}, "
             "as ops/images.yaml says"
         )
+    found = []
     for platform in wanted:
-        if found[platform].is_index:
+        if len(set(listed[platform])) > 1:
+            # Which of them a machine pulls is its own affair: one would run that nobody has looked at.
+            raise ProviderError(
+                f"{repository.name}@{manifest.digest}: found {platform} {len(listed[platform])} times, allowed: once"
+            )
+        part = repository.manifest(listed[platform][0])
+        if part.is_index:
             raise ProviderError(f"{repository.name}@{manifest.digest}: found an index inside the index for {platform}")
-    return tuple(Part(each, found[each]) for each in wanted)
+        found.append(Part(platform, part))
+    return tuple(found)
 
 
-def find(declared: Images, home: Path, lake: Lake, digest: str) -> Subject | None:
-    """The image in use of that digest; None where no tag points to it any more, or it is declared no more."""
-    names = [image.name for image in declared.images]
-    rows = lake.query(
-        "select image from images where image_digest = $1 order by is_own desc, image limit 1", [digest]
-    ).to_pylist()
-    if not rows or rows[0]["image"] not in names:
-        return None
-    image = declared.of(rows[0]["image"])
+def wanted_platforms(platforms: Sequence[str]) -> list[str]:
+    """As `Part` names them, each once: linux/arm64/v8 is linux/arm64."""
+    return list(dict.fromkeys(_plain(Platform.parse(each)) for each in platforms))
+
+
+def named(declared: Images, lake: Lake, digest: str) -> Image | None:
+    """The declared image that the digest is in use as, our own first; None where no tag of one points to it any more."""
+    names = {image.name for image in declared.images}
+    rows = lake.query("select distinct image, is_own from images where image_digest = $1", [digest]).to_pylist()
+    used = sorted((not row["is_own"], row["image"]) for row in rows if row["image"] in names)
+    return declared.of(used[0][1]) if used else None
+
+
+def opened(image: Image, declared: Images, home: Path, digest: str) -> Subject:
+    """The image of that digest, asked for where it lies. Raises as a `Repository` does."""
     repository = open_repository(image, declared.folder, home)
     return Subject(image, public_name(image), digest, repository, repository.manifest(digest))
 
@@ -237,14 +263,20 @@ def _rows(noticed: Sequence[Noticed], before: Sequence[dict[str, Any]], now: dat
 
 def _platform(repository: Repository, manifest: Manifest) -> str:
     """As the image's own configuration says; `none` for what is no image."""
-    import json
-
     if manifest.document.get("artifactType"):
         return NO_PLATFORM
     try:
-        document = json.loads(repository.blob(manifest.config, _MAX_CONFIG_BYTES))
-        return str(Platform(str(document["os"]), str(document["architecture"]), str(document.get("variant") or "")))
-    except (ValueError, KeyError, TypeError):
-        raise ProviderError(
-            f"{repository.name}@{manifest.digest}: its configuration names no os and architecture"
-        ) from None
+        match strict_json.loads(repository.blob(manifest.config, _MAX_CONFIG_BYTES)):
+            case {"os": str(os), "architecture": str(architecture), **rest} if os and architecture:
+                return _plain(Platform(os, architecture, str(rest.get("variant") or "")))
+    except ValueError as error:
+        raise ProviderError(f"{repository.name}@{manifest.digest}: its configuration: {error}") from None
+    raise ProviderError(
+        f"{repository.name}@{manifest.digest}: its configuration names no os and architecture, allowed: an image"
+    )
+
+
+def _plain(platform: Platform) -> str:
+    """v8 is what arm64 is without a variant (OCI Image Index, "Platform Variants"): some builders write it, some do not."""
+    is_v8 = (platform.architecture, platform.variant) == ("arm64", "v8")
+    return str(Platform(platform.os, platform.architecture) if is_v8 else platform)
