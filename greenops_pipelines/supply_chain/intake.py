@@ -164,7 +164,8 @@ class Intake:
         components = [row for each in made for row in _components(subject, each)]
         where = [{"image_digest": subject.digest}]
         # Components first: an image whose SBOM counts as published can be asked for.
-        self.lake.write(SBOM_COMPONENTS, pa.Table.from_pylist(components, schema=SBOM_COMPONENTS.schema), where)
+        table = pa.Table.from_pylist(components, schema=SBOM_COMPONENTS.schema)
+        self.lake.write(SBOM_COMPONENTS, table, where, refresh=False)
         self.lake.write(SBOMS, pa.Table.from_pylist(rows, schema=SBOMS.schema), where)
         return {"outcome": f"{len(rows)} SBOMs, {len(components):,} components"}
 
@@ -272,7 +273,8 @@ class Intake:
             "read_at": now,
         }
         where = [{"image_digest": subject.digest}]
-        self.lake.write(IMAGE_ATTESTATIONS, pa.Table.from_pylist(rows, schema=IMAGE_ATTESTATIONS.schema), where)
+        table = pa.Table.from_pylist(rows, schema=IMAGE_ATTESTATIONS.schema)
+        self.lake.write(IMAGE_ATTESTATIONS, table, where, refresh=False)
         self.lake.write(IMAGE_STANDING, pa.Table.from_pylist([standing], schema=IMAGE_STANDING.schema))
 
 
