@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from greenops_pipelines.evidence import canonical
 from greenops_pipelines.evidence.keys import Keys
 from greenops_pipelines.lake import Lake, Table
 from greenops_pipelines.lake.storage import LocalFolder
-from greenops_pipelines.lake.supply_tables import ADVISORIES, SBOMS, SUPPLY_TABLES
+from greenops_pipelines.lake.supply_tables import ADVISORIES, IMAGES, SBOMS, SUPPLY_TABLES
 from greenops_pipelines.store.local import LocalObjectStore
-from greenops_pipelines.supply_chain import advisories, judging, provenance, subjects
+from greenops_pipelines.supply_chain import advisories, judging, provenance, published, subjects
 from greenops_pipelines.supply_chain.declared import Admission, Gate, Image, Images, TrustedBuilder
 from greenops_pipelines.supply_chain.intake import Intake, Outcome
 from greenops_pipelines.supply_chain.oci import OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Repository, digest_of
@@ -74,19 +74,9 @@ def push_index(repository: Repository, tag: str, manifests: Sequence[tuple[str, 
     for platform, digest in manifests:
         os, architecture, *variant = platform.split("/")
         said = {"os": os, "architecture": architecture} | ({"variant": variant[0]} if variant else {})
-        size = len(repository.manifest(digest).data) if digest in _there(repository, digest) else 100
-        listed.append({"mediaType": OCI_MANIFEST, "digest": digest, "size": size, "platform": said})
+        listed.append({"mediaType": OCI_MANIFEST, "digest": digest, "size": 1, "platform": said})
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
     return repository.put_manifest(canonical.dumps(document), OCI_INDEX, tag).digest
-
-
-def _there(repository: Repository, digest: str) -> list[str]:
-    from greenops_pipelines.errors import ObjectMissing
-
-    try:
-        return [repository.manifest(digest).digest]
-    except ObjectMissing:
-        return []
 
 
 class Site:
@@ -153,6 +143,18 @@ class Site:
         blank = dict.fromkeys(table.schema.names)
         self.lake.write(table, pa.Table.from_pylist([{**blank, **row} for row in rows], schema=table.schema))
 
+    def listed(self, digest: str, *packages: str, image: str = "app", platform: str = "linux/amd64") -> str:
+        """An image in use whose SBOM was made and published, of Python packages such as demo@1.0; the SBOM's SHA-256."""
+        document = canonical.dumps({"bomFormat": "CycloneDX", "components": [_component(each) for each in packages]})
+        at = published.publish(self.store, digest, platform, "cdx.json", document)
+        self.add(IMAGES, image_row(digest, image))
+        self.add(SBOMS, sbom_row(digest, image, platform=platform, cyclonedx_key=at.key, cyclonedx_sha256=at.sha256))
+        return at.sha256
+
+    def add(self, table: Table, row: Mapping[str, Any]) -> None:
+        """A row beside those that are there."""
+        self.put(table, *self.lake.read(table).to_pylist(), row)
+
     def rows(self, sql: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.lake.query(
             sql if " " in sql else f"select * from {sql} order by all"
@@ -164,3 +166,47 @@ class Site:
 
     def sboms(self) -> list[dict[str, Any]]:
         return self.lake.read(SBOMS).to_pylist()
+
+
+def image_row(digest: str, image: str = "app", **changes: Any) -> dict[str, Any]:
+    """A row of IMAGES, noticed two hours before NOW."""
+    return {
+        "image": image,
+        "tag": f"v-{digest[7:11]}",
+        "image_digest": digest,
+        "repository": f"registry.example.com/team/{image}",
+        "media_type": OCI_MANIFEST,
+        "is_index": False,
+        "is_own": False,
+        "is_sample": False,
+        "noticed_at": NOW - timedelta(hours=2),
+    } | changes
+
+
+def sbom_row(digest: str, image: str = "app", **changes: Any) -> dict[str, Any]:
+    """A row of SBOMS: one package, nothing missing."""
+    return {
+        "image_digest": digest,
+        "platform": "linux/amd64",
+        "image": image,
+        "platform_digest": digest,
+        "is_only": True,
+        "config_digest": f"sha256:{'c' * 64}",
+        "components": 1,
+        "unversioned": 0,
+        "is_conformant": True,
+        "supplied_by_metadata": 1,
+        "cyclonedx_key": "images/a.cdx.json",
+        "cyclonedx_sha256": "0" * 64,
+        "spdx_key": "images/a.spdx.json",
+        "spdx_sha256": "0" * 64,
+        "tool": "syft 1.18.1",
+        "store": "local folder",
+    } | changes
+
+
+def _component(package: str) -> dict[str, Any]:
+    name, _, version = package.partition("@")
+    kind = [{"name": "syft:package:type", "value": "python"}]
+    purl = f"pkg:pypi/{package}"
+    return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl, "properties": kind}

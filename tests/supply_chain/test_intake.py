@@ -387,7 +387,7 @@ from greenops_pipelines.lake.supply_tables import SBOM_COMPONENTS
 from greenops_pipelines.supply_chain.declared import Image
 from tests.supply_chain.small_images import NOW, Site
 site = Site(pathlib.Path({str(tmp_path)!r}), Image(name="app", source="oci:app"))
-site.lake.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+site.lake.write = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 site.intake.sbom({digest!r}, NOW)
 """
     ended = subprocess.run(
