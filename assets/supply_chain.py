@@ -7,7 +7,6 @@ import dagster as dg
 from assets.conditions import FOLLOW_INPUTS, ONCE
 from assets.partitions import IMAGES as DIGESTS
 from assets.schemas import schema_check
-from greenops_pipelines.errors import GreenopsError, TransientError
 from greenops_pipelines.lake import Table
 from greenops_pipelines.lake.supply_tables import (
     ADMISSION_CASES,
@@ -86,13 +85,12 @@ def images(
             ("components", {"parquet"}, SBOM_COMPONENTS.comment),
         )
     ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=DIGESTS,
 )
 def sbom(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
     """Make and publish what is not there yet; an image that cannot be read is written down with its fault."""
-    figures = _each(context, platform.take_sbom)
-    yield from _stored(platform, figures, ("sbom", SBOMS), ("components", SBOM_COMPONENTS))
+    figures = _taken(context, platform.take_sbom)
+    yield from _stored(context, platform, figures, ("sbom", SBOMS), ("components", SBOM_COMPONENTS))
 
 
 @dg.asset(
@@ -104,12 +102,11 @@ def sbom(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.M
     deps=[["supply_chain", "sbom"]],
     retry_policy=_RETRY,
     partitions_def=DIGESTS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
     description=IMAGE_SCANS.comment,
 )
 def scans(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
     """Run the scanners that are here over the SBOMs, and take the reports that were handed in."""
-    yield from _stored(platform, _each(context, platform.take_scans), ("scans", IMAGE_SCANS))
+    yield from _stored(context, platform, _taken(context, platform.take_scans), ("scans", IMAGE_SCANS))
 
 
 @dg.multi_asset(
@@ -131,13 +128,12 @@ def scans(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.
             ("standing", {"parquet"}, IMAGE_STANDING.comment),
         )
     ],
-    backfill_policy=dg.BackfillPolicy.single_run(),
     partitions_def=DIGESTS,
 )
 def attestations(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
     """Attach what this project may say of an image, then read back everything that is attached."""
-    figures = _each(context, platform.take_attestations)
-    yield from _stored(platform, figures, ("attestations", IMAGE_ATTESTATIONS), ("standing", IMAGE_STANDING))
+    figures = _taken(context, platform.take_attestations)
+    yield from _stored(context, platform, figures, ("attestations", IMAGE_ATTESTATIONS), ("standing", IMAGE_STANDING))
 
 
 @dg.asset(
@@ -283,28 +279,18 @@ def matrix(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.Ass
     return proven(context, platform, measurement, "J5.4", ["admission_cases"], dg.AssetCheckSeverity.ERROR)
 
 
-def _each(context: dg.AssetExecutionContext, step: Callable[[str], dict[str, str]]) -> dict[str, object]:
-    """The step for every digest of the run. What may pass by itself is tried again, after the others had their turn."""
-    later: list[str] = []
-    rows: list[dict[str, str]] = []
-    for digest in context.partition_keys:
-        try:
-            rows.append(step(digest))
-        except TransientError as error:
-            later.append(f"{digest}: {error}")
-        except GreenopsError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-    if later:
-        raise TransientError("; ".join(later))
-    return {"images now": rows}
+def _taken(context: dg.AssetExecutionContext, step: Callable[[str, bool], dict[str, str]]) -> dict[str, str]:
+    """The step for the run's image. A fault that may pass by itself is tried again; after the last try it is written down."""
+    with permanent_faults():
+        return step(context.partition_key, context.retry_number >= _RETRY.max_retries)
 
 
 def _stored(
-    platform: Platform, figures: dict[str, object], *tables: tuple[str, Table]
+    context: dg.AssetExecutionContext, platform: Platform, figures: dict[str, str], *tables: tuple[str, Table]
 ) -> Iterator[dg.MaterializeResult[None]]:
     lake = platform.lake()
     for name, table in tables:
-        found = lake.stored(table)
+        found = lake.stored(table, {"image_digest": context.partition_key})
         yield dg.MaterializeResult(
             asset_key=["supply_chain", name],
             metadata=written(found, figures),

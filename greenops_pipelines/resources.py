@@ -172,17 +172,17 @@ class Platform(dg.ConfigurableResource[Any]):
         """Digests in use of which something is missing, failed or about to be too old."""
         return wiring.intake(self.settings()).wanting(self.now())
 
-    def take_sbom(self, digest: str) -> dict[str, str]:
+    def take_sbom(self, digest: str, is_last: bool) -> dict[str, str]:
         """SBOMs of an image, made and published where they are not there; what came of it."""
-        return wiring.intake(self.settings()).sbom(digest, self.now())
+        return wiring.intake(self.settings()).sbom(digest, self.now(), is_last=is_last)
 
-    def take_scans(self, digest: str) -> dict[str, str]:
+    def take_scans(self, digest: str, is_last: bool) -> dict[str, str]:
         """Scans of an image, by what scanners and reports there are; what came of it."""
-        return wiring.intake(self.settings()).scan(digest, self.now())
+        return wiring.intake(self.settings()).scan(digest, self.now(), is_last=is_last)
 
-    def take_attestations(self, digest: str) -> dict[str, str]:
+    def take_attestations(self, digest: str, is_last: bool) -> dict[str, str]:
         """What may be said of an image, attached; and everything attached, read back; what came of it."""
-        return wiring.intake(self.settings()).attest(digest, self.now())
+        return wiring.intake(self.settings()).attest(digest, self.now(), is_last=is_last)
 
     def take_advisories(self) -> tuple[Written, dict[str, Any]]:
         """The configured snapshot of advisories, as a table."""

@@ -95,45 +95,55 @@ def plan(defs: dg.Definitions, settings: Settings, select: str | None, now: date
 
 
 def run(defs: dg.Definitions, planned: Plan, progress: Progress) -> Outcome:
-    """Execute the plan: the daily assets over their range in one run, those by image in another, then everything else."""
+    """Execute the plan: the daily assets over their range in one run, each image in one of its own, then everything else.
+
+    What is made of days that failed is not made; an image that failed stops nothing.
+    """
     failures: list[str] = []
-    errors: list[str] = []
-    warnings: list[str] = []
+    failed_by_image: list[str] = []
+    # The last word of a check counts: the first image's run knows nothing of the second's.
+    checks: dict[str, tuple[bool, str]] = {}
     job = defs.resolve_implicit_global_asset_job_def()
     with dg.DagsterInstance.get() as instance:
-        runs: list[tuple[Sequence[dg.AssetKey], Callable[[], dict[str, str] | None]]] = [
-            (planned.daily, lambda: _range(planned.first.isoformat(), planned.last.isoformat())),
-            (planned.by_image, lambda: _images(instance, IMAGE_PARTITIONS, progress)),
-            (planned.others, dict),
-        ]
-        for keys, tagged in runs:
-            if not keys or failures or (tags := tagged()) is None:
-                continue
+
+        def execute(keys: Sequence[dg.AssetKey], tags: dict[str, str], progress: Progress = progress) -> None:
             result = _execute(job, instance, keys, tags, progress)
             for event in result.all_events:
                 if event.event_type == DagsterEventType.STEP_FAILURE:
                     failures.append(f"{event.step_key}: {_first_line(event.step_failure_data.error)}")
             for check in result.get_asset_check_evaluations():
+                name = f"{check.asset_key.to_user_string()}:{check.check_name}"
+                checks.pop(name, None)
                 if not check.passed:
-                    line = f"{check.asset_key.to_user_string()}:{check.check_name}: {check.description}"
-                    (errors if check.severity == dg.AssetCheckSeverity.ERROR else warnings).append(line)
-    return Outcome(failures, errors, warnings, planned.assets)
+                    checks[name] = check.severity == dg.AssetCheckSeverity.ERROR, f"{name}: {check.description}"
+
+        if planned.daily:
+            execute(planned.daily, _range(planned.first.isoformat(), planned.last.isoformat()))
+        if planned.by_image and not failures:
+            progress("images ...")
+            _each_image(instance, lambda tags, told: execute(planned.by_image, tags, told), progress)
+            failed_by_image += failures
+            failures.clear()
+        if planned.others and not failures:
+            execute(planned.others, {})
+    errors, warnings = ([line for is_error, line in checks.values() if is_error is wanted] for wanted in (True, False))
+    return Outcome([*failed_by_image, *failures], errors, warnings, planned.assets)
 
 
 def _range(first: str, last: str) -> dict[str, str]:
     return {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
 
 
-def _images(instance: dg.DagsterInstance, name: str, progress: Progress) -> dict[str, str] | None:
-    """The range of all digests that were ever noticed, new ones now added; None where there is none.
-
-    What was taken up before is found so within a moment.
-    """
-    progress("images ...")
-    look = Platform().look_for_images()
-    instance.add_dynamic_partitions(name, look.digests)
-    known = instance.get_dynamic_partitions(name)
-    return _range(known[0], known[-1]) if known else None
+def _each_image(
+    instance: dg.DagsterInstance, execute: Callable[[dict[str, str], Progress], None], progress: Progress
+) -> None:
+    """One run for every digest in use; what was taken up before is found so within a moment."""
+    digests = Platform().look_for_images().digests
+    instance.add_dynamic_partitions(IMAGE_PARTITIONS, digests)
+    for at, digest in enumerate(digests):
+        # Each asset is one step of the bar, however many images there are.
+        told = progress if at == 0 else (lambda name: progress(name if name.endswith(" ...") else f"{name} ..."))
+        execute({"dagster/partition": digest}, told)
 
 
 def _execute(

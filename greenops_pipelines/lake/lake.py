@@ -195,11 +195,13 @@ class Lake:
                 paths = [p for p in paths if low <= f"/{p.split('/')[position]}/" <= high]
         return paths
 
-    def stored(self, table: Table) -> Written:
-        """What is in the lake of a table that is written part by part, as one write would report it."""
-        paths = tuple(self.files(table))
-        [row] = self.query(f"select count(*)::bigint as n from {table.name}").to_pylist()
-        return Written(table, row["n"], paths, 0, paths)
+    def stored(self, table: Table, where: Mapping[str, PartitionValue | tuple[date, date]] | None = None) -> Written:
+        """What is in the lake of a table that is written part by part, or of some of its partitions, as one write would report it."""
+        paths = tuple(self.files(table, where))
+        if where is None:
+            [row] = self.query(f"select count(*)::bigint as n from {table.name}").to_pylist()
+            return Written(table, row["n"], paths, 0, paths)
+        return Written(table, self.read(table, where, [table.columns[0].name]).num_rows, paths, 0, paths)
 
     def read(
         self,

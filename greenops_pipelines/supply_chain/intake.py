@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from greenops_pipelines.errors import PermanentError
+from greenops_pipelines.errors import PermanentError, TransientError
 from greenops_pipelines.evidence.signing import PublicKey, Signer
 from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.supply_tables import (
@@ -61,17 +61,17 @@ class Intake:
     syft: str = ""
     reports: Path | None = None
 
-    def sbom(self, digest: str, now: datetime) -> Outcome:
+    def sbom(self, digest: str, now: datetime, *, is_last: bool = True) -> Outcome:
         """SBOMs of every platform, in the store and the lake."""
-        return self._step("sbom", digest, now, self._sbom)
+        return self._step("sbom", digest, now, self._sbom, is_last)
 
-    def scan(self, digest: str, now: datetime) -> Outcome:
+    def scan(self, digest: str, now: datetime, *, is_last: bool = True) -> Outcome:
         """Scanners that are here, over the SBOMs; and reports that were handed in."""
-        return self._step("scan", digest, now, self._scan)
+        return self._step("scan", digest, now, self._scan, is_last)
 
-    def attest(self, digest: str, now: datetime) -> Outcome:
+    def attest(self, digest: str, now: datetime, *, is_last: bool = True) -> Outcome:
         """What may be said of the image is attached where that is wanted; all that is attached is read back."""
-        return self._step("attest", digest, now, self._attest)
+        return self._step("attest", digest, now, self._attest, is_last)
 
     def knowledge(self, now: datetime) -> Knowledge:
         """Advisories, exceptions and policy, as of now."""
@@ -135,14 +135,19 @@ class Intake:
     def _public(self, text: str) -> str:
         return subjects.without_folders(text, self.home, self.declared.folder)
 
-    def _step(self, step: str, digest: str, now: datetime, take: Callable[[Subject, datetime], Outcome]) -> Outcome:
+    def _step(
+        self, step: str, digest: str, now: datetime, take: Callable[[Subject, datetime], Outcome], is_last: bool
+    ) -> Outcome:
+        """What may pass by itself is raised while there is another attempt, and after that written down like any fault."""
         image = subjects.named(self.declared, self.lake, digest)
         if image is None:
             return {"digest": digest, "outcome": "no tag points to it any more"}
         said = {"image": image.name, "digest": digest}
         try:
             outcome = take(subjects.opened(image, self.declared, self.home, digest), now)
-        except PermanentError as error:
+        except (PermanentError, TransientError) as error:
+            if isinstance(error, TransientError) and not is_last:
+                raise
             fault = self._public(str(error))
             row = {"image_digest": digest, "step": step, "image": image.name, "fault": fault, "at": now}
             self.lake.write(IMAGE_FAULTS, pa.Table.from_pylist([row], schema=IMAGE_FAULTS.schema))

@@ -32,14 +32,20 @@ class World:
 
 
 def materialise(
-    instance: dg.DagsterInstance, keys: list[dg.AssetKey], first: str = "", last: str = "", raise_on_error: bool = True
+    instance: dg.DagsterInstance,
+    keys: list[dg.AssetKey],
+    first: str = "",
+    last: str = "",
+    raise_on_error: bool = True,
+    tags: dict[str, str] | None = None,
 ) -> dg.ExecuteInProcessResult:
     """Run the assets through the graph's own job; a range of days where `first` is given."""
-    tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last} if first else {}
+    if first:
+        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     return defs.resolve_implicit_global_asset_job_def().execute_in_process(
         instance=instance,
         asset_selection=keys,
-        tags=tags,
+        tags=tags or {},
         raise_on_error=raise_on_error,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
@@ -59,7 +65,7 @@ def split() -> tuple[list[dg.AssetKey], list[dg.AssetKey]]:
 
 
 def materialise_images(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    """The assets that have a partition per image, for the images that are noticed now."""
+    """The assets that have a partition per image, for each image that is noticed now; what the last run says."""
     graph = defs.resolve_asset_graph()
     keys = [
         k
@@ -68,7 +74,9 @@ def materialise_images(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResul
     ]
     digests = Platform().look_for_images().digests
     instance.add_dynamic_partitions("images", digests)
-    return materialise(instance, keys, digests[0], digests[-1])
+    for digest in digests:
+        result = materialise(instance, keys, tags={"dagster/partition": digest})
+    return result
 
 
 @pytest.fixture(scope="module")
