@@ -152,8 +152,9 @@ class Site:
         return at.sha256
 
     def add(self, table: Table, row: Mapping[str, Any]) -> None:
-        """A row beside those that are there."""
-        self.put(table, *self.lake.read(table).to_pylist(), row)
+        """A row beside those that are there, in place of one with the same key."""
+        others = [each for each in self.lake.read(table).to_pylist() if any(each[k] != row[k] for k in table.unique)]
+        self.put(table, *others, row)
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.lake.query(
