@@ -171,7 +171,12 @@ def gate(lake: Lake) -> Measurement:
 def matrix(lake: Lake) -> Measurement:
     """J5.4: the share of admission cases that the rendered policy decided as it must, for the reason it must."""
     rows = lake.query("select * from admission_cases order by position").to_pylist()
-    bad = [f"{row['case']}: {row['found']}, expected {row['expected']}" for row in rows if not row["is_right"]]
+    bad = [
+        f"{row['case']}: {row['found']}, expected {row['expected']}"
+        + (f", for another reason than: {row['message']}" if row["found"] == row["expected"] else "")
+        for row in rows
+        if not row["is_right"]
+    ]
     return _share(
         "supply_chain/admission:matrix",
         len(rows) - len(bad),
