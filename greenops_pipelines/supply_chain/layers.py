@@ -34,6 +34,11 @@ _MAX_CONFIG = 4 << 20
 _MAX_HEADER = 256 << 10
 _MAX_GLOBALS = 1000
 _MAX_LINKS = 40
+_MAX_NAME_BYTES = 4096
+"""PATH_MAX on Linux: a longer name cannot be unpacked."""
+_MAX_PARTS = 256
+_MAX_STEPS = 1024
+"""Of one path with its links followed: 40 links of 256 parts each would take a thousand times as long as any real one."""
 _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError)
 
 Path_ = tuple[str, ...]
@@ -72,7 +77,8 @@ def inspect(layout: Path, digest: str, limits: Limits | None = None) -> Contents
     """Reads the image `digest` in the OCI layout whole: manifest, config, and every layer through to its last member.
 
     Raises `ProviderError`, naming image, layer and member: for a digest or size that is not as described, a layer of a
-    kind that cannot be read, more bytes or members than `limits`, damage, and members that leave the root or are devices.
+    kind that cannot be read, more bytes or members than `limits`, damage, members that leave the root or are devices,
+    and names or targets of links above 4,096 bytes or 256 parts.
     """
     limits = limits or Limits()
     image = _Image.open(layout, digest)
@@ -163,6 +169,9 @@ class _Root:
     def add(self, member: tarfile.TarInfo, layer: int) -> Path_:
         """Where the member lands, inside the root."""
         name = member.name
+        _check_length(name, "a name")
+        if member.islnk() or member.issym():
+            _check_length(member.linkname, "a target")
         if name.startswith("/") and name.strip("/"):
             raise _Refused("found an absolute name, allowed: one relative to the root")
         if ".." in name.split("/"):
@@ -193,10 +202,15 @@ class _Root:
 
     def resolve(self, parts: Path_) -> Path_:
         """The path without links and dots; `_Refused` where it climbs above the root or goes round in circles."""
-        ahead, followed = list(reversed(parts)), 0
+        ahead, followed, steps = list(reversed(parts)), 0, 0
         here: list[str] = []
         while ahead:
             step = ahead.pop()
+            steps += 1
+            if steps > _MAX_STEPS or len(here) >= _MAX_PARTS:
+                raise _Refused(
+                    f"found a path of more than {_MAX_PARTS} parts or {_MAX_STEPS:,} steps with its links followed"
+                )
             if step == "..":
                 if not here:
                     raise _Refused("found a path that climbs above the root, allowed: one that stays inside")
@@ -424,6 +438,16 @@ def _unpacking(file: IO[bytes], packed: _Counted) -> Any:
 
         return pa.CompressedInputStream(pa.PythonFile(packed, mode="r"), "zstd")
     return packed
+
+
+def _check_length(path: str, what: str) -> None:
+    """Before anything is made of it: what follows takes longer by the square of the parts."""
+    size = len(path.encode("utf-8", "surrogateescape"))
+    if size > _MAX_NAME_BYTES or path.count("/") >= _MAX_PARTS:
+        raise _Refused(
+            f"found {what} of {size:,} bytes and {path.count('/') + 1:,} parts, allowed: up to {_MAX_NAME_BYTES:,} bytes "
+            f"and {_MAX_PARTS} parts"
+        )
 
 
 def _parts(path: str) -> Path_:

@@ -111,7 +111,7 @@ NORMAL = {
     "names with a dot before and slashes after": [[folder("./"), folder("./usr/"), file("./usr/a")]],
     "the root under its own name": [[folder("/"), file("a")]],
     "a pipe, a long name and a name in no alphabet": [
-        [("run/pipe", tarfile.FIFOTYPE, b""), file("d/" * 120 + "f"), file("ünï/\N{SNOWMAN}")]
+        [("run/pipe", tarfile.FIFOTYPE, b""), file("d/" * 120 + "f"), file("d/" * 255 + "f"), file("ünï/\N{SNOWMAN}")]
     ],
     "a link upwards that a later layer took away before using its name": [
         [folder("a/b"), symlink("a/b/c", "../..")],
@@ -165,6 +165,25 @@ OUTSIDE = {
         "'a/x': found more than 40 links",
     ),
     "a device": ([[("dev/sda", tarfile.BLKTYPE, b"")]], "'dev/sda': found a device"),
+    "a name of very many parts": (
+        [[file("d/" * 60_000 + "f")]],
+        r"found a name of 120,001 bytes and 60,001 parts, allowed: up to 4,096 bytes and 256 parts",
+    ),
+    "a name of one part more than allowed": ([[file("d/" * 256 + "f")]], "found a name of 513 bytes and 257 parts"),
+    "a name of one byte more than allowed": (
+        [[file(f"{'d' * 240}/" * 17)]],
+        "found a name of 4,097 bytes and 18 parts",
+    ),
+    "a link to very many parts": ([[symlink("a", "d/" * 256 + "f")]], "'a': found a target of 513 bytes and 257 parts"),
+    "a hard link to very many parts": ([[hardlink("a", "d/" * 256 + "f")]], "found a target of 513 bytes"),
+    "a path that its links make very deep": (
+        [[symlink("a", "d/" * 200 + "b"), symlink("d/" * 200 + "b", "e/" * 200 + "f")]],
+        "found a path of more than 256 parts or 1,024 steps",
+    ),
+    "a path that its links make very long": (
+        [[symlink(f"l{n}", f"l{n - 1}/" + "x/../" * 126) for n in range(1, 12)] + [file("l11/f")]],
+        "found a path of more than 256 parts or 1,024 steps",
+    ),
     "a whiteout of what lies above": ([[file(".wh...", b"")]], "found a whiteout of no name"),
 }
 
