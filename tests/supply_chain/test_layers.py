@@ -171,8 +171,8 @@ OUTSIDE = {
     ),
     "a name of one part more than allowed": ([[file("d/" * 256 + "f")]], "found a name of 513 bytes and 257 parts"),
     "a name of one byte more than allowed": (
-        [[file(f"{'d' * 240}/" * 17)]],
-        "found a name of 4,097 bytes and 18 parts",
+        [[file(f"{'d' * 240}/" * 16 + "d" * 241)]],
+        "found a name of 4,097 bytes and 17 parts",
     ),
     "a link to very many parts": ([[symlink("a", "d/" * 256 + "f")]], "'a': found a target of 513 bytes and 257 parts"),
     "a hard link to very many parts": ([[hardlink("a", "d/" * 256 + "f")]], "found a target of 513 bytes"),
