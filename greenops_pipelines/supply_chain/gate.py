@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from greenops_pipelines.supply_chain.components import Components, Distribution
 from greenops_pipelines.supply_chain.exceptions import CLOCKS, Exceptions, Exemption
-from greenops_pipelines.supply_chain.scan_reports import Match, ScanReport
+from greenops_pipelines.supply_chain.scan_reports import TRIVY, Match, ScanReport
 from greenops_pipelines.supply_chain.severity import Severity, counts
 
 PASSED, FAILED, NO_SCANNER = "passed", "failed", "no scanner"
@@ -86,6 +86,7 @@ def judge(
         faults.append("there is no SBOM to hold the scan against")
     else:
         faults += _unmatchable(components)
+        faults += _emptiness(components, report)
     if report is not None:
         faults += _identity(report, digests, sbom_sha256)
         faults += _ages(report, now, policy)
@@ -144,8 +145,23 @@ def _unmatchable(components: Components) -> list[str]:
     return [f"{_listed(names)} in the SBOM without a version: no scanner can match that"] if names else []
 
 
+def _emptiness(components: Components, report: ScanReport | None) -> list[str]:
+    """Nothing listed is nothing scanned: an image from which the package database was deleted scans clean."""
+    if not components.packages:
+        return ["the SBOM lists no package: nothing can be found in what is not listed"]
+    known = components.distribution or (report.distribution if report else None)
+    if known is None or components.has_os_packages:
+        return []
+    return [
+        f"{_shown(known)}, and no package of it in the SBOM: the package database is missing or was removed",
+    ]
+
+
 def _coverage(report: ScanReport, components: Components | None) -> list[str]:
     faults = [f"{_listed(report.skipped)} left out by the scanner"] if report.skipped else []
+    faults += [f"the report is partial: {each}" for each in report.limits]
+    if report.scanner == TRIVY and report.components is None:
+        faults.append("the report was made without --list-all-pkgs: nobody can say what was looked at")
     if report.is_end_of_life:
         faults.append(
             f"{_shown(report.distribution)} is at its end of life: nobody looks for its vulnerabilities any more"

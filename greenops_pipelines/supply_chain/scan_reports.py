@@ -1,8 +1,9 @@
 """Scan reports of Grype and Trivy, read strictly into one form.
 
-Formats: Grype `-o json` (its presenter's models, databases v5 and v6) and Trivy `--format json` (SchemaVersion 2). What a
-report leaves out by the settings of whoever made it cannot be seen in it. Not here: whether it is believed (`gate.py`),
-and running a scanner (`scanner.py`).
+Formats: Grype `-o json` (its presenter's models, databases v5 and v6) and Trivy `--format json` (SchemaVersion 2). Grype
+writes its settings into the report: those that leave something out are told as its limits. Trivy writes none; what it was
+told to leave out shows only in the number of packages that it lists, and severities or states it was told to pass over do
+not show at all. Not here: whether a report is believed (`gate.py`), and running a scanner (`scanner.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,17 @@ MAX_REPORT_BYTES = 256 << 20
 
 _END_OF_LIFE = "distro-eol"
 _PACKAGES = ("os-pkgs", "lang-pkgs")
+_BUILT_IN_RULES = frozenset(
+    {
+        ("rpm", "kernel-headers", "kernel"),
+        ("deb", "linux-headers-.*", "linux"),
+        ("deb", "linux(-.*)?-headers-.*", "linux.*"),
+        ("deb", "linux-libc-dev", "linux"),
+        ("deb", "linux-kbuild-.*", "linux.*"),
+    }
+)
+"""Type, name and upstream of packages for which Grype itself ignores what is known of the kernel's source: they hold no
+kernel. Source: Grype, cmd/grype, the rules for Linux kernel headers, as of 0.7x and 0.9x to 0.10x."""
 _PYTHON_SEPARATORS = re.compile(r"[-_.]+")
 
 
@@ -111,6 +123,8 @@ class ScanReport:
     """Packages that were seen and held against nothing, each with the reason."""
     is_end_of_life: bool
     """Whether nobody looks for vulnerabilities in the distribution any more."""
+    limits: tuple[str, ...] = ()
+    """By which of its own settings the report is partial, where it tells them."""
     of_sbom: str = ""
     """SHA-256 of the SBOM that was scanned, where we have handed it to the scanner ourselves."""
 
@@ -210,6 +224,15 @@ class Fields:
     def get(self, name: str) -> object:
         return self._value.get(name)
 
+    def stated(self) -> dict[str, object]:
+        """The fields that are not empty, those of objects inside likewise."""
+        empty: tuple[object, ...] = (None, "", False, [])
+        found = {
+            name: {k: v for k, v in value.items() if v not in empty} if isinstance(value, dict) else value
+            for name, value in self._value.items()
+        }
+        return {name: value for name, value in found.items() if value not in (*empty, {})}
+
     def fault(self, name: str, allowed: str) -> ProviderError:
         return ProviderError(f"{self.where}: {name}: found {_shown(self._value.get(name))}, allowed: {allowed}")
 
@@ -248,7 +271,30 @@ def _of_grype(found: Fields) -> ScanReport:
             if alert.text("type") != _END_OF_LIFE
         ),
         is_end_of_life=any(alert.text("type") == _END_OF_LIFE for _, alert in alerts),
+        limits=tuple(_grype_limits(descriptor.inner("configuration"))),
     )
+
+
+def _grype_limits(settings: Fields) -> Iterator[str]:
+    for name in ("only-fixed", "only-notfixed"):
+        if settings.flag(name):
+            yield f"{name}: true"
+    # The option ignore-states, under the name that its JSON has for it.
+    for name in ("ignore-wontfix", "ignore-states"):
+        if states := settings.text(name):
+            yield f"ignore-states: {states[:80]}"
+    if paths := settings.texts("exclude"):
+        yield f"exclude: {', '.join(paths[:5])[:200]}"
+    own = [rule for rule in settings.each("ignore") if not _is_built_in(rule)]
+    if own:
+        yield f"ignore: {len(own)} rules that are not Grype's own, the first {_shown(own[0].stated())}"
+
+
+def _is_built_in(rule: Fields) -> bool:
+    package = rule.inner("package")
+    named = package.text("type"), package.text("name"), package.text("upstream-name")
+    expected = {"type": named[0], "name": named[1], "upstream-name": named[2]}
+    return named in _BUILT_IN_RULES and rule.stated() == {"package": expected, "match-type": "exact-indirect-match"}
 
 
 def _names(source: Fields) -> Iterable[str]:

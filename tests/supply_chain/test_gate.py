@@ -82,6 +82,8 @@ def test_a_clean_scan_of_this_image_by_a_fresh_database_passes():
         ({"distribution": Distribution("debian", "")}, "unknown which"),
         ({"distribution": Distribution("debian", "11")}, "the report is of debian 11, the SBOM of debian 12"),
         ({"distribution": Distribution("ubuntu", "12")}, "the report is of ubuntu 12, the SBOM of debian 12"),
+        ({"components": None}, "made without --list-all-pkgs: nobody can say what was looked at"),
+        ({"limits": ("only-fixed: true",)}, "the report is partial: only-fixed: true"),
         ({"is_end_of_life": True}, "debian 12 is at its end of life"),
     ],
 )
@@ -100,7 +102,10 @@ def test_a_report_that_cannot_be_believed_is_no_pass(changes: dict[str, Any], sa
         (None, "there is no SBOM"),
         (replace(COMPONENTS, distribution=None), "the SBOM says none, the report debian 12"),
         (replace(COMPONENTS, packages=(component("a"), component("b", ""))), r"1 packages \(b\) in the SBOM without"),
-        (Components((component("a", kind="python"),) * 2, None), "the report is of debian 12, the SBOM of none"),
+        (
+            replace(COMPONENTS, packages=(component("a", kind="python"),) * 2),
+            "debian 12, and no package of it in the SBOM",
+        ),
     ],
 )
 def test_an_sbom_that_does_not_carry_the_scan_is_no_pass(components: Components | None, said: str):
@@ -109,6 +114,31 @@ def test_an_sbom_that_does_not_carry_the_scan_is_no_pass(components: Components 
     (fault,) = found.faults
     with pytest.raises(ValueError, match=said):
         raise ValueError(fault)
+
+
+def test_an_image_whose_package_database_was_deleted_is_no_pass_whoever_names_its_distribution():
+    python = (component("a", kind="python"),) * 2
+    gone = "debian 12, and no package of it in the SBOM: the package database is missing or was removed"
+    assert verdict(components=Components(python, DEBIAN)).faults == (gone,)
+    assert verdict(components=Components(python, None)).faults == (
+        gone,
+        "the report is of debian 12, the SBOM of none",
+    )
+    without = replace(REPORT, distribution=None)
+    assert verdict(without, Components(python, None)).outcome == "passed"
+    assert verdict(without, Components(python, DEBIAN)).faults == (gone,)
+
+
+def test_an_sbom_that_lists_nothing_is_no_pass():
+    nothing = replace(REPORT, scanner="grype", distribution=None, components=None)
+    found = verdict(nothing, Components((), None))
+    assert found.outcome == "failed"
+    assert found.faults == ("the SBOM lists no package: nothing can be found in what is not listed",)
+
+
+def test_each_limit_of_a_report_is_a_fault_of_its_own():
+    found = verdict(replace(REPORT, limits=("only-fixed: true", "exclude: /opt/**")))
+    assert found.faults == ("the report is partial: only-fixed: true", "the report is partial: exclude: /opt/**")
 
 
 def test_no_scanner_is_an_outcome_of_its_own_and_a_report_that_could_not_be_read_is_a_failure():
@@ -136,7 +166,7 @@ def test_one_distribution_has_several_names(theirs: tuple[str, str], ours: tuple
 
 
 def test_an_image_without_an_operating_system_needs_none_and_grype_does_not_say_how_much_it_saw():
-    report = replace(REPORT, distribution=None, components=None)
+    report = replace(REPORT, scanner="grype", distribution=None, components=None)
     assert verdict(report, Components((component("a", kind="python"),), None)).outcome == "passed"
 
 

@@ -163,6 +163,55 @@ def test_packages_that_grype_could_not_hold_against_anything_are_skipped_and_an_
     assert read(trivy(Metadata={"OS": {"Family": "debian", "Name": "9", "EOSL": True}})).is_end_of_life
 
 
+def rule(package: dict[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    """An ignore rule as Grype writes it: every field, empty or not."""
+    named = {"name": "", "version": "", "language": "", "type": "", "location": "", "upstream-name": ""}
+    empty = {"vulnerability": "", "include-aliases": False, "reason": "", "namespace": "", "fix-state": ""}
+    return (
+        empty | {"package": named | (package or {}), "vex-status": "", "vex-justification": "", "match-type": ""} | more
+    )
+
+
+HEADERS = {"name": "linux(-.*)?-headers-.*", "type": "deb", "upstream-name": "linux.*"}
+INDIRECT = {"match-type": "exact-indirect-match"}
+BUILT_IN = [
+    rule({"name": "kernel-headers", "type": "rpm", "upstream-name": "kernel"}, **INDIRECT),
+    rule(HEADERS, **INDIRECT),
+    rule({"name": "linux-libc-dev", "type": "deb", "upstream-name": "linux"}, **INDIRECT),
+    rule({"name": "linux-kbuild-.*", "type": "deb", "upstream-name": "linux.*"}, **INDIRECT),
+    {"package": {"name": "linux-headers-.*", "type": "deb", "upstream-name": "linux"}, **INDIRECT},
+]
+
+
+@pytest.mark.parametrize(
+    ("settings", "limits"),
+    [
+        (None, []),
+        ({"only-fixed": False, "only-notfixed": False, "ignore-wontfix": "", "exclude": None, "ignore": None}, []),
+        ({"exclude": [], "ignore": BUILT_IN, "search": {"scope": "squashed"}}, []),
+        ({"only-fixed": True}, ["only-fixed: true"]),
+        ({"only-notfixed": True, "ignore": BUILT_IN}, ["only-notfixed: true"]),
+        ({"ignore-wontfix": "wont-fix,unknown"}, ["ignore-states: wont-fix,unknown"]),
+        ({"exclude": ["/opt/**", "**/a.jar"]}, ["exclude: /opt/**, **/a.jar"]),
+        (
+            {"ignore": [*BUILT_IN, rule(vulnerability="CVE-2024-1")]},
+            ["ignore: 1 rules that are not Grype's own, the first {'vulnerability': 'CVE-2024-1'}"],
+        ),
+        ({"ignore": [rule(**{"vex-status": "fixed"})]}, ["the first {'vex-status': 'fixed'}"]),
+        ({"ignore": [rule(HEADERS)]}, ["ignore: 1 rules"]),
+        ({"ignore": [rule(HEADERS | {"name": ".*"}, **INDIRECT)]}, ["ignore: 1 rules"]),
+        ({"ignore": [rule(HEADERS, vulnerability="CVE-2024-1", **INDIRECT)]}, ["ignore: 1 rules"]),
+        ({"only-fixed": True, "exclude": ["/a"]}, ["only-fixed: true", "exclude: /a"]),
+    ],
+)
+def test_settings_by_which_grypes_report_is_partial_are_told(settings: object, limits: list[str]):
+    document = grype()
+    document["descriptor"]["configuration"] = settings
+    found = read(document).limits
+    assert len(found) == len(limits)
+    assert all(said in told for said, told in zip(limits, found, strict=True))
+
+
 def test_a_notice_that_closes_several_vulnerabilities_is_an_alias_of_none():
     document = grype()
     document["matches"][0]["relatedVulnerabilities"] = [{"id": "CVE-2024-1"}, {"id": "CVE-2024-2"}]
@@ -203,6 +252,14 @@ def test_a_package_without_a_version_was_not_looked_at():
         (b'{"bomFormat": "CycloneDX"}', "found another document"),
         (b'{"matches": null, "descriptor": {"name": "grype"}}', "found another document"),
         (json.dumps(grype(descriptor={"name": "other"})).encode(), "found another document"),
+        (
+            json.dumps(grype(descriptor={"name": "grype", "configuration": {"only-fixed": "no"}})).encode(),
+            "only-fixed: found 'no', allowed: true or false",
+        ),
+        (
+            json.dumps(grype(descriptor={"name": "grype", "configuration": {"exclude": "/a"}})).encode(),
+            "exclude: found '/a', allowed: a list",
+        ),
         (json.dumps(trivy(SchemaVersion=1)).encode(), "SchemaVersion 1, allowed: 2"),
         (json.dumps(trivy(Results=None)).encode(), "nothing was scanned"),
         (json.dumps(trivy(Results=[])).encode(), "nothing was scanned"),
