@@ -50,6 +50,11 @@ def is_digest(text: str) -> bool:
     return _DIGEST.fullmatch(text) is not None
 
 
+def is_tag(text: str) -> bool:
+    """Whether it may be the name of a tag (OCI Distribution Specification, "Pulling manifests")."""
+    return _TAG.fullmatch(text) is not None
+
+
 def check_digest(text: str, where: str) -> str:
     """`text` itself where it is a SHA-256 digest; `ProviderError` otherwise."""
     if not is_digest(text):

@@ -18,13 +18,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, quote, urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 import urllib3
 
 from greenops_pipelines import strict_json
-from greenops_pipelines.errors import ConfigurationError, ObjectMissing, PermanentError, ProviderError, TransientError
+from greenops_pipelines.errors import (
+    BadInput,
+    ConfigurationError,
+    ObjectMissing,
+    PermanentError,
+    ProviderError,
+    TransientError,
+)
 from greenops_pipelines.http import RETRIED, described, phrase, retry_after_seconds
 from greenops_pipelines.redaction import one_line, reveal
 from greenops_pipelines.supply_chain.credentials import Credentials
@@ -38,6 +45,7 @@ from greenops_pipelines.supply_chain.oci import (
     Manifest,
     digest_of,
     is_digest,
+    is_tag,
     manifest_of,
 )
 
@@ -92,7 +100,7 @@ class Registry:
         return f"{self._registry}/{self._repository}"
 
     def manifest(self, wanted: str) -> Manifest:
-        answer = self._call("GET", f"manifests/{quote(wanted, safe=':')}", {"Accept": _ACCEPT})
+        answer = self._call("GET", f"manifests/{self._checked(wanted)}", {"Accept": _ACCEPT})
         where = self._shown(wanted)
         manifest = manifest_of(answer.data, answer.headers.get("Content-Type", ""), where)
         said = answer.headers.get("Docker-Content-Digest") or manifest.digest
@@ -141,7 +149,9 @@ class Registry:
 
     def put_manifest(self, data: bytes, media_type: str, tag: str = "") -> Descriptor:
         manifest = manifest_of(data, media_type, self.name)
-        answer = self._call("PUT", f"manifests/{tag or manifest.digest}", {"Content-Type": media_type}, data)
+        answer = self._call(
+            "PUT", f"manifests/{self._checked(tag or manifest.digest)}", {"Content-Type": media_type}, data
+        )
         said = answer.headers.get("Docker-Content-Digest", manifest.digest)
         if said != manifest.digest:
             raise ProviderError(f"{self.name}: {manifest.digest} was stored, and the registry says {said[:100]}")
@@ -166,9 +176,23 @@ class Registry:
             found.update(listed)
             following = answer.next_page
             if not following:
-                return tuple(sorted(found))
+                return self._tags(found)
             place = self._at_home("tags/list", following, "the next page of tags")
         raise ProviderError(f"{self.name}: more than {_PAGES} pages of tags")
+
+    def _tags(self, listed: set[str]) -> tuple[str, ...]:
+        good = {each for each in listed if is_tag(each)}
+        if bad := sorted(listed - good):
+            # No call could ask for them: some cannot even be written in an address.
+            shown = ", ".join(ascii(each[:60]) for each in bad[:5])
+            log.warning("%s: passed over %d names that are no tags: %s", self.name, len(bad), shown)
+        return tuple(sorted(good))
+
+    def _checked(self, wanted: str) -> str:
+        if is_digest(wanted) or is_tag(wanted):
+            return wanted
+        allowed = "a tag of letters, digits and ._-, or sha256:<64 hexadecimal digits>"
+        raise BadInput(f"{self.name}: found {wanted[:100]!a}, allowed: {allowed}")
 
     def referrers(self, digest: str) -> tuple[Descriptor, ...]:
         where = f"{self.name}: referrers of {digest}"

@@ -20,6 +20,7 @@ from greenops_pipelines.supply_chain.oci import (
     Platform,
     Reference,
     digest_of,
+    is_tag,
     manifest_of,
 )
 from tests.supply_chain.conftest import image
@@ -230,3 +231,12 @@ def test_an_artifacts_type_is_its_own_else_that_of_its_configuration() -> None:
     assert manifest_of(manifest(artifactType="a/b"), OCI_MANIFEST, "x").artifact_type == "a/b"
     assert manifest_of(manifest(), OCI_MANIFEST, "x").artifact_type == "application/vnd.oci.image.config.v1+json"
     assert manifest_of(manifest(config=None), OCI_MANIFEST, "x").artifact_type == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("v1", True), ("_", True), ("1.0_a-b", True), ("a" * 128, True)]
+    + [(each, False) for each in ("", ".v", "-v", "v/1", "v 1", "v1\n", "v1\ud800", "é", "a" * 129)],
+)
+def test_a_tag_is_letters_digits_and_a_few_signs(text: str, expected: bool) -> None:
+    assert is_tag(text) is expected

@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from greenops_pipelines.errors import (
+    BadInput,
     ConfigurationError,
     GreenopsError,
     ObjectMissing,
@@ -502,6 +503,20 @@ def test_pages_without_end_end(fault_server: FaultServer, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "_PAGES", 5)
     fault_server.json({"tags": ["v1"]}, Link='</v2/team/app/tags/list>; rel="next"')
     assert "more than 5 pages of tags" in refused(ProviderError, lambda: of(fault_server).tags())
+
+
+def test_names_that_are_no_tags_are_passed_over_and_never_asked_for(
+    fault_server: FaultServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    fault_server.json({"tags": ["v1", "v1\ud800", "../../other", "", ".v", "v" * 129, "1.0_a-b"]})
+    assert of(fault_server).tags() == ("1.0_a-b", "v1")
+    assert "passed over 5 names that are no tags: '', '../../other', '.v', 'v1\\ud800'" in caplog.text
+
+
+@pytest.mark.parametrize("wanted", ["v1\ud800", "../v2", "v1?x", "", "sha256:12", "v" * 129])
+def test_what_is_no_tag_and_no_digest_is_not_asked_for(oci_registry: OciRegistry, wanted: str) -> None:
+    assert "allowed: a tag of letters" in refused(BadInput, lambda: of(oci_registry).manifest(wanted))
+    assert oci_registry.asked == []
 
 
 @pytest.mark.parametrize("tags", ["v1", 5, [5], {"v1": 1}])
