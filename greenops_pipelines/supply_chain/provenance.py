@@ -23,14 +23,17 @@ from greenops_pipelines.supply_chain.declared import TrustedBuilder
 
 LOCAL_BUILDER = "https://greenops-pipelines.example/builder/local/v1"
 """Whatever machine this runs on, outside any CI system that is known here."""
-OWN_BUILD_TYPE = "https://greenops-pipelines.example/build/embedded/v1"
-UNSTATED_BUILD_TYPE = "https://greenops-pipelines.example/build/unstated/v1"
+_DEFINED_HERE = "https://greenops-pipelines.example/build/"
+OWN_BUILD_TYPE = f"{_DEFINED_HERE}embedded/v1"
+UNSTATED_BUILD_TYPE = f"{_DEFINED_HERE}unstated/v1"
 GITHUB_BUILD_TYPE = "https://actions.github.io/buildtypes/workflow/v1"
-_GITLAB_BUILD_TYPE = "https://docs.gitlab.com/ci/pipelines/provenance_attestation/v1"
-_JENKINS_BUILD_TYPE = "https://greenops-pipelines.example/build/jenkins/v1"
+_GITLAB_BUILD_TYPE = "https://docs.gitlab.com/ci/pipeline_security/slsa/provenance_v1"
+_JENKINS_BUILD_TYPE = f"{_DEFINED_HERE}jenkins/v1"
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SHORT_SSH = re.compile(r"([\w.-]+@)?(?P<host>[\w.-]+):(?P<path>[\w./~-]+)")
+_REMOTE = re.compile(r"(https?|ssh|git)://[^/]+/.+")
 _GIT_SECONDS = 10
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class Build:
     external: Mapping[str, Any]
     internal: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
-    """git+https://host/owner/repository@ref; empty where it is not known."""
+    """git+https://host/owner/repository@ref, or as the build type has it; empty where it is not known."""
     commit: str = ""
+    """Written down beside its source alone: which repository it is of would be anybody's guess."""
 
     @property
     def is_ci(self) -> bool:
@@ -59,34 +63,41 @@ def from_environment(environment: Mapping[str, str], folder: Path | None = None)
         return _gitlab(environment)
     if environment.get("JENKINS_URL"):
         return _jenkins(environment)
-    commit, is_dirty = _git(folder or Path.cwd())
-    internal = {"uncommittedChanges": is_dirty} if commit else {}
-    return Build(UNSTATED_BUILD_TYPE, LOCAL_BUILDER, "", {}, internal, "", commit)
+    return _here(UNSTATED_BUILD_TYPE, folder or Path.cwd())
 
 
-def own(folder: Path) -> Build:
-    """Of what this project builds itself, here and now, from the installed packages; `folder` may be a git repository."""
-    commit, is_dirty = _git(folder)
-    internal = {"uncommittedChanges": is_dirty} if commit else {}
-    return Build(OWN_BUILD_TYPE, LOCAL_BUILDER, "", {}, internal, "", commit)
+def own(folder: Path, package: Path = _PACKAGE) -> Build:
+    """Of what this project builds itself, here and now, from the installed package.
+
+    `folder` may lie in any git repository. A commit is stated only where `package` is one of that repository's files: of an
+    installed wheel it would say nothing.
+    """
+    if not _is_tracked(folder, package / "__init__.py"):
+        return Build(OWN_BUILD_TYPE, LOCAL_BUILDER, "", {})
+    return _here(OWN_BUILD_TYPE, folder)
 
 
 def predicate(
     build: Build, started: datetime | None, finished: datetime, parameters: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The predicate of `PROVENANCE`. `parameters` are further external parameters. Of variables only those named above."""
+    """The predicate of `PROVENANCE`. Of variables only those named above.
+
+    `parameters` are further external parameters where the build type is defined here. Others' types define their own, and no
+    more: the image stands in the statement's subject.
+    """
     metadata: dict[str, Any] = {"finishedOn": time_text(finished)}
     if build.invocation:
         metadata["invocationId"] = build.invocation
     if started is not None:
         metadata["startedOn"] = time_text(started)
     dependencies = []
-    if build.commit:
-        dependencies.append({"uri": build.source or "git+local", "digest": {"gitCommit": build.commit}})
+    if build.commit and build.source:
+        dependencies.append({"uri": build.source, "digest": {"gitCommit": build.commit}})
+    more = parameters if build.build_type.startswith(_DEFINED_HERE) else {}
     return {
         "buildDefinition": {
             "buildType": build.build_type,
-            "externalParameters": {**build.external, **parameters},
+            "externalParameters": {**build.external, **more},
             "internalParameters": dict(build.internal),
             "resolvedDependencies": dependencies,
         },
@@ -167,19 +178,27 @@ def _gitlab(environment: Mapping[str, str]) -> Build:
     def said(name: str) -> str:
         return environment.get(f"CI_{name}", "")
 
+    project, job = said("PROJECT_URL"), said("JOB_ID")
+    # The type's `variables` are left out: a job's variables hold secrets that nobody has marked as such. So is `executor`, which
+    # no variable tells.
+    internal = {
+        "name": said("RUNNER_DESCRIPTION"),
+        "architecture": said("RUNNER_EXECUTABLE_ARCH").rpartition("/")[2],
+        "job": int(job) if re.fullmatch(r"[0-9]{1,18}", job) else job,
+    }
     return Build(
         _GITLAB_BUILD_TYPE,
-        f"{said('SERVER_URL')}/-/runners/{said('RUNNER_ID')}",
+        f"{project}/-/runners/{said('RUNNER_ID')}",
         said("JOB_URL"),
-        {"source": said("PROJECT_URL"), "entryPoint": said("JOB_NAME")},
-        {"architecture": said("RUNNER_EXECUTABLE_ARCH"), "job": said("JOB_ID"), "pipeline": said("PIPELINE_ID")},
-        f"git+{said('PROJECT_URL')}@{said('COMMIT_REF_NAME')}",
+        {"source": project, "entryPoint": said("JOB_NAME")},
+        {name: value for name, value in internal.items() if value},
+        project,
         _commit(said("COMMIT_SHA")),
     )
 
 
 def _jenkins(environment: Mapping[str, str]) -> Build:
-    url = _without_secret(environment.get("GIT_URL", ""))
+    url = _remote(environment.get("GIT_URL", ""))
     return Build(
         _JENKINS_BUILD_TYPE,
         _without_secret(environment["JENKINS_URL"]),
@@ -199,25 +218,44 @@ def _without_secret(url: str) -> str:
     return "" if "@" in bare else bare
 
 
+def _remote(url: str) -> str:
+    """The address of a repository that others may reach, without secrets; empty for a folder of this machine."""
+    bare = _without_secret(url)
+    return bare if _REMOTE.fullmatch(bare) else ""
+
+
 def _commit(text: str) -> str:
     return text if _COMMIT.fullmatch(text) else ""
 
 
-def _git(folder: Path) -> tuple[str, bool]:
-    """The commit that is checked out in `folder`, and whether files of it were changed; empty where there is no git."""
+def _here(build_type: str, folder: Path) -> Build:
+    """What is known of a build on this machine: the commit that is checked out in `folder`, if others may fetch it."""
+    commit = _commit(_git(folder, "rev-parse", "HEAD") or "")
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    origin = _remote(_git(folder, "remote", "get-url", "origin") or "")
+    if not commit or not origin or changed is None:
+        return Build(build_type, LOCAL_BUILDER, "", {})
+    return Build(build_type, LOCAL_BUILDER, "", {}, {"uncommittedChanges": bool(changed)}, f"git+{origin}", commit)
+
+
+def _is_tracked(folder: Path, file: Path) -> bool:
+    """Whether the repository around `folder` has the file: one in a virtual environment inside it is none of its own."""
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    return top is not None and _git(Path(top), "ls-files", "--error-unmatch", "--", str(file.resolve())) is not None
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    """What git prints; None where there is none, or where it refuses."""
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     try:
-        head, status = (
-            subprocess.run(
-                ["git", "-C", str(folder), *command],
-                capture_output=True,
-                text=True,
-                timeout=_GIT_SECONDS,
-                env=environment,
-                check=True,
-            ).stdout.strip()
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        done = subprocess.run(
+            ["git", "-C", str(folder), *command],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            env=environment,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return "", False
-    return _commit(head), bool(status)
+        return None
+    return done.stdout.strip()

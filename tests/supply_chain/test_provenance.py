@@ -42,6 +42,7 @@ GITLAB = {
     "GITLAB_CI": "true",
     "CI_SERVER_URL": "https://gitlab.example.com",
     "CI_RUNNER_ID": "12",
+    "CI_RUNNER_DESCRIPTION": "shared-3",
     "CI_JOB_URL": "https://gitlab.example.com/team/app/-/jobs/345",
     "CI_PROJECT_URL": "https://gitlab.example.com/team/app",
     "CI_JOB_NAME": "build image",
@@ -79,7 +80,6 @@ def test_github_actions() -> None:
                     "repository": "https://github.com/team/app",
                     "path": ".github/workflows/release.yml",
                 },
-                "image": "team/app",
             },
             "internalParameters": {
                 "github": {
@@ -113,18 +113,12 @@ def test_github_on_a_machine_of_ones_own_is_another_builder() -> None:
 def test_gitlab_ci() -> None:
     found = said(GITLAB)
     assert found["buildDefinition"] == {
-        "buildType": "https://docs.gitlab.com/ci/pipelines/provenance_attestation/v1",
-        "externalParameters": {
-            "source": "https://gitlab.example.com/team/app",
-            "entryPoint": "build image",
-            "image": "team/app",
-        },
-        "internalParameters": {"architecture": "linux/amd64", "job": "345", "pipeline": "67"},
-        "resolvedDependencies": [
-            {"uri": "git+https://gitlab.example.com/team/app@main", "digest": {"gitCommit": COMMIT}}
-        ],
+        "buildType": "https://docs.gitlab.com/ci/pipeline_security/slsa/provenance_v1",
+        "externalParameters": {"source": "https://gitlab.example.com/team/app", "entryPoint": "build image"},
+        "internalParameters": {"name": "shared-3", "architecture": "amd64", "job": 345},
+        "resolvedDependencies": [{"uri": "https://gitlab.example.com/team/app", "digest": {"gitCommit": COMMIT}}],
     }
-    assert found["runDetails"]["builder"] == {"id": "https://gitlab.example.com/-/runners/12"}
+    assert found["runDetails"]["builder"] == {"id": "https://gitlab.example.com/team/app/-/runners/12"}
     assert found["runDetails"]["metadata"]["invocationId"] == "https://gitlab.example.com/team/app/-/jobs/345"
 
 
@@ -149,19 +143,66 @@ def git(folder: Path, *command: str) -> str:
     ).stdout.strip()
 
 
+def checkout(folder: Path, origin: str = "", file: str = "file") -> str:
+    """A repository with one commit of one file; the commit."""
+    git(folder, "init", "-q")
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text("one")
+    git(folder, "add", file)
+    git(folder, "commit", "-q", "-m", "one")
+    if origin:
+        git(folder, "remote", "add", "origin", origin)
+    return git(folder, "rev-parse", "HEAD")
+
+
+def dependencies(build: provenance.Build) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = predicate(build, None, FINISHED, {})["buildDefinition"]["resolvedDependencies"]
+    return found
+
+
 def test_on_any_machine_the_checked_out_commit_is_all_that_is_known(tmp_path: Path) -> None:
-    git(tmp_path, "init", "-q")
-    (tmp_path / "file").write_text("one")
-    git(tmp_path, "add", "file")
-    git(tmp_path, "commit", "-q", "-m", "one")
+    head = checkout(tmp_path, f"https://robot:{SECRET}@git.example.com/team/app.git")
     found = said({"USER": "me", "CI": "true"}, tmp_path)
     assert found["runDetails"]["builder"] == {"id": LOCAL_BUILDER}
     assert "invocationId" not in found["runDetails"]["metadata"]
-    head = git(tmp_path, "rev-parse", "HEAD")
-    assert found["buildDefinition"]["resolvedDependencies"] == [{"uri": "git+local", "digest": {"gitCommit": head}}]
+    assert found["buildDefinition"]["resolvedDependencies"] == [
+        {"uri": "git+https://git.example.com/team/app.git", "digest": {"gitCommit": head}}
+    ]
     assert found["buildDefinition"]["internalParameters"] == {"uncommittedChanges": False}
     (tmp_path / "file").write_text("two")
     assert said({}, tmp_path)["buildDefinition"]["internalParameters"] == {"uncommittedChanges": True}
+
+
+@pytest.mark.parametrize("origin", ["", "/srv/git/app.git", "file:///srv/git/app.git", "../app"])
+def test_a_commit_that_nobody_else_can_fetch_is_not_written_down(tmp_path: Path, origin: str) -> None:
+    checkout(tmp_path, origin)
+    build = from_environment({}, tmp_path)
+    assert (dependencies(build), build.commit, dict(build.internal)) == ([], "", {})
+
+
+def test_of_an_own_build_the_commit_is_stated_where_its_sources_are_of_that_repository(tmp_path: Path) -> None:
+    head = checkout(tmp_path, "git@git.example.com:team/app.git", "package/__init__.py")
+    (tmp_path / "ops").mkdir()
+    stated = [{"uri": "git+ssh://git.example.com/team/app.git", "digest": {"gitCommit": head}}]
+    assert dependencies(provenance.own(tmp_path / "ops", tmp_path / "package")) == stated
+    # Installed: in a virtual environment inside the repository, or elsewhere.
+    for installed in (tmp_path / ".venv/package", tmp_path.parent / f"{tmp_path.name}-elsewhere/package"):
+        installed.mkdir(parents=True)
+        (installed / "__init__.py").write_text("one")
+        build = provenance.own(tmp_path / "ops", installed)
+        assert (dependencies(build), build.commit) == ([], "")
+    (tmp_path / "package/__init__.py").write_text("two")
+    assert provenance.own(tmp_path, tmp_path / "package").internal == {"uncommittedChanges": True}
+
+
+def test_an_image_is_a_parameter_of_the_build_types_that_are_defined_here_alone() -> None:
+    for build_type, external in (
+        (provenance.OWN_BUILD_TYPE, {"image": "app"}),
+        (provenance.UNSTATED_BUILD_TYPE, {"image": "app"}),
+        (provenance.GITHUB_BUILD_TYPE, {}),
+    ):
+        build = provenance.Build(build_type, LOCAL_BUILDER, "", {})
+        assert predicate(build, None, FINISHED, {"image": "app"})["buildDefinition"]["externalParameters"] == external
 
 
 def test_without_git_nothing_is_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,15 +243,17 @@ def test_no_secret_is_written_down(environment: Mapping[str, str]) -> None:
         ("https://me:s3cr3t@x@git.example.com/app", "git+https://git.example.com/app@origin/main"),
         ("https://git.example.com/app?private_token=s3cr3t", "git+https://git.example.com/app@origin/main"),
         ("https://git.example.com/app#s3cr3t", "git+https://git.example.com/app@origin/main"),
-        ("https://me:s3/cr3t@git.example.com/app", "git+local"),
+        ("https://me:s3/cr3t@git.example.com/app", None),
         ("ssh://git@git.example.com/team/app", "git+ssh://git.example.com/team/app@origin/main"),
         ("git@git.example.com:team/app.git", "git+ssh://git.example.com/team/app.git@origin/main"),
-        ("", "git+local"),
+        ("/srv/git/app.git", None),
+        ("file:///srv/git/app.git", None),
+        ("", None),
     ],
 )
-def test_an_address_is_written_down_without_what_may_be_secret(url: str, source: str) -> None:
-    (dependency,) = said(JENKINS | {"GIT_URL": url})["buildDefinition"]["resolvedDependencies"]
-    assert dependency["uri"] == source
+def test_an_address_is_written_down_without_what_may_be_secret(url: str, source: str | None) -> None:
+    found = said(JENKINS | {"GIT_URL": url})["buildDefinition"]["resolvedDependencies"]
+    assert [each["uri"] for each in found] == ([source] if source else [])
 
 
 @pytest.mark.parametrize("commit", ["", "main", "8f2c1d0", COMMIT.upper(), f"{COMMIT}\n", "x" * 40])
