@@ -28,6 +28,7 @@ from greenops_pipelines.supply_chain.suppliers import Supplier
 NAMESPACE = "https://greenops-pipelines.example/sbom"
 AUTHOR = "greenops-pipelines"
 SOURCE_PROPERTY = "greenops:supplier:source"
+TIMESTAMP_PROPERTY = "greenops:timestamp:source"
 EPOCH = "1970-01-01T00:00:00Z"
 
 _ID = re.compile(r"(?<=package-id=)[0-9a-f]{16}|[0-9a-f]{16}$")
@@ -99,8 +100,8 @@ def normalise(
 ) -> Sbom:
     """The SBOM of the image (or artifact) `digest`, known as `name`, such as registry.example/team/app.
 
-    `created` is the image's own time of creation (RFC 3339); where it has none, 1970 stands in: the time of the scan would
-    make every document another one. `files` are the contents of `wanted`, by path; `kind` is a CycloneDX type.
+    `created` is the image's own time of creation (RFC 3339); where it has none, 1970 stands in, and both documents say so:
+    the time of the scan would make every document another one. `files` are the contents of `wanted`, by path; `kind` is a CycloneDX type.
     Raises `ProviderError` for documents that Syft would not write, or that are of another image.
     """
     files = files or {}
@@ -108,7 +109,7 @@ def normalise(
     bom, document = _parsed(cyclonedx, "CycloneDX", "bomFormat"), _parsed(spdx, "SPDX-2.3", "spdxVersion")
     tool = _tool(bom)
     moment = _moment(created)
-    identity = f"{NAMESPACE}/{digest}/syft-{tool}"
+    dated_by = f"{TIMESTAMP_PROPERTY}={'image' if created else 'none: reproducible epoch'}"
     packages = _packages(bom)
     found = [suppliers.of_component(each, files) for each in packages]
     ids = _ids(packages)
@@ -129,21 +130,22 @@ def normalise(
         "$schema": bom.get("$schema"),
         "bomFormat": "CycloneDX",
         "specVersion": bom.get("specVersion"),
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, identity)}",
         "version": 1,
         "metadata": {
             "timestamp": moment,
             "authors": [{"name": AUTHOR}],
             "tools": metadata["tools"],
             "component": subject,
-            "properties": _sorted(metadata.get("properties") or []),
+            "properties": _sorted([*(metadata.get("properties") or []), _property(dated_by)]),
         },
         "components": sorted([*components, *map(_tidied, others)], key=lambda each: str(each["bom-ref"])),
         "dependencies": [{"ref": ref, "dependsOn": sorted(needed)} for ref, needed in sorted(needs.items())],
         # What a scan finds is never known to be all.
         "compositions": [{"aggregate": "unknown", "assemblies": [subject["bom-ref"]]}],
     }
-    spdx_normal = _spdx(document, subject, moment, identity, tool, ids, found, packages, edges, supplier)
+    spdx_normal = _spdx(document, subject, moment, dated_by, tool, ids, found, packages, edges, supplier)
+    normal["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, _identity(normal, digest))}"
+    spdx_normal["documentNamespace"] = _identity(spdx_normal, digest)
     return Sbom(
         _spelled(normal),
         _spelled(spdx_normal),
@@ -154,11 +156,16 @@ def normalise(
     )
 
 
+def _identity(document: Document, digest: str) -> str:
+    """Of a document without its own id. It has the subject's name inside: what is known by two names has two SBOMs."""
+    return f"{NAMESPACE}/{digest}/{hashlib.sha256(_spelled(document)).hexdigest()}"
+
+
 def _spdx(
     document: Document,
     subject: Document,
     moment: str,
-    identity: str,
+    dated_by: str,
     tool: str,
     ids: Mapping[str, str],
     found: Iterable[Supplier | None],
@@ -212,11 +219,11 @@ def _spdx(
         "dataLicense": document.get("dataLicense"),
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": subject["name"],
-        "documentNamespace": identity,
         "creationInfo": {
             "licenseListVersion": document["creationInfo"].get("licenseListVersion"),
             "creators": [f"Organization: {AUTHOR}", f"Tool: {AUTHOR}", f"Tool: syft-{tool}"],
             "created": moment,
+            "comment": dated_by,
         },
         "packages": sorted(listed, key=lambda each: str(each["SPDXID"])),
         "relationships": _sorted(kept),
@@ -368,14 +375,24 @@ def _packages(bom: Document) -> list[Document]:
     return [c for c in bom.get("components") or [] if c.get("type") not in ("operating-system", "file")]
 
 
+def _property(text: str) -> Document:
+    name, _, value = text.partition("=")
+    return {"name": name, "value": value}
+
+
 def _supplied(who: Supplier | None) -> Document:
     return {} if who is None else {"supplier": {"name": who.name}}
 
 
 def _purl(name: str, digest: str) -> str:
-    """As the package-url specification has it for OCI: the repository's last part, and the whole as a qualifier."""
+    """As the package-url specification has it for OCI: the repository's last part, and the whole as a qualifier.
+
+    A name without a registry's host has no such address.
+    """
     last = quote(name.rpartition("/")[2].lower(), safe="")
-    where = f"?repository_url={quote(name, safe='/')}" if "/" in name else ""
+    host, slash, _ = name.partition("/")
+    is_host = bool(slash) and ("." in host or ":" in host or host == "localhost")
+    where = f"?repository_url={quote(name, safe='/')}" if is_host else ""
     return f"pkg:oci/{last}@{quote(digest, safe='')}{where}"
 
 

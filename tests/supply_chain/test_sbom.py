@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tarfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,9 +124,18 @@ def test_the_images_digest_name_and_moment_stand_in_both(made):
     root = next(each for each in spdx["packages"] if each["SPDXID"] == "SPDXRef-Image")
     assert root["checksums"] == [{"algorithm": "SHA256", "checksumValue": hexadecimal}]
     assert (root["versionInfo"], root["supplier"]) == (digest, "Organization: ACME GmbH")
-    assert spdx["documentNamespace"] == f"https://greenops-pipelines.example/sbom/{digest}/syft-1.18.1"
-    assert bom["serialNumber"].startswith("urn:uuid:")
-    assert bom["serialNumber"][23] == "5"
+    assert {"name": "greenops:timestamp:source", "value": "image"} in bom["metadata"]["properties"]
+    assert spdx["creationInfo"]["comment"] == "greenops:timestamp:source=image"
+
+
+def test_the_ids_of_both_documents_are_those_of_their_content(made):
+    digest, found = made
+    bom, spdx = json.loads(found.cyclonedx), json.loads(found.spdx)
+    told, serial = spdx.pop("documentNamespace"), bom.pop("serialNumber")
+    where = f"https://greenops-pipelines.example/sbom/{digest}"
+    assert told == f"{where}/{hashlib.sha256(canonical.dumps(spdx)).hexdigest()}"
+    of_content = f"{where}/{hashlib.sha256(canonical.dumps(bom)).hexdigest()}"
+    assert serial == f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, of_content)}"
 
 
 def test_packages_of_every_kind_have_their_supplier_and_say_where_it_is_from(made):
@@ -238,21 +249,48 @@ def test_two_components_that_cannot_be_told_apart_keep_a_reference_each(raw: syf
     assert len({each["SPDXID"] for each in json.loads(found.spdx)["packages"]}) == 3
 
 
-def test_another_image_or_tool_has_another_serial_number(raw: syft.Scan):
-    def serial(cyclonedx: bytes, digest: str) -> str:
-        return str(json.loads(sbom.normalise(cyclonedx, raw.spdx, digest=digest, name="x").cyclonedx)["serialNumber"])
+def test_another_image_name_tool_or_content_has_another_id_in_both_formats(raw: syft.Scan):
+    def ids(cyclonedx: bytes = raw.cyclonedx, spdx: bytes = raw.spdx, digest: str = DIGEST, **more: Any) -> list[str]:
+        found = sbom.normalise(cyclonedx, spdx, digest=digest, **({"name": "x"} | more))
+        return [json.loads(found.cyclonedx)["serialNumber"], json.loads(found.spdx)["documentNamespace"]]
 
     newer = raw.cyclonedx.replace(b'"version":"1.18.1"', b'"version":"1.19.0"')
-    assert (
-        len({serial(raw.cyclonedx, DIGEST), serial(raw.cyclonedx, "sha256:" + "cd" * 32), serial(newer, DIGEST)}) == 3
-    )
+    others = [
+        ids(),
+        ids(digest="sha256:" + "cd" * 32),
+        ids(name="y"),
+        ids(newer),
+        ids(supplier=Supplier("me", "metadata")),
+        ids(created="2024-01-01T00:00:00Z"),
+    ]
+    assert all(len(set(of_format)) == len(others) for of_format in zip(*others, strict=True))
+    assert ids() == others[0]
 
 
 def test_an_image_without_a_moment_gets_1970_and_one_with_a_wrong_one_is_refused(raw: syft.Scan):
     found = sbom.normalise(raw.cyclonedx, raw.spdx, digest=DIGEST, name="x")
-    assert json.loads(found.cyclonedx)["metadata"]["timestamp"] == "1970-01-01T00:00:00Z"
+    metadata, creation = json.loads(found.cyclonedx)["metadata"], json.loads(found.spdx)["creationInfo"]
+    assert metadata["timestamp"] == creation["created"] == "1970-01-01T00:00:00Z"
+    assert metadata["properties"] == [{"name": "greenops:timestamp:source", "value": "none: reproducible epoch"}]
+    assert creation["comment"] == "greenops:timestamp:source=none: reproducible epoch"
     with pytest.raises(ProviderError, match="image: found created 'yesterday'"):
         sbom.normalise(raw.cyclonedx, raw.spdx, digest=DIGEST, name="x", created="yesterday")
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("greenops-pipelines/sample", ""),
+        ("x", ""),
+        ("registry.example/team/x", "?repository_url=registry.example/team/x"),
+        ("localhost/x", "?repository_url=localhost/x"),
+        ("registry:5000/x", "?repository_url=registry%3A5000/x"),
+    ],
+)
+def test_only_a_name_with_a_registry_has_its_address_in_the_package_url(raw: syft.Scan, name: str, ending: str):
+    found = sbom.normalise(raw.cyclonedx, raw.spdx, digest=DIGEST, name=name)
+    purl = json.loads(found.cyclonedx)["metadata"]["component"]["purl"]
+    assert purl == f"pkg:oci/{name.rpartition('/')[2]}@sha256%3A{'ab' * 32}{ending}"
 
 
 @pytest.mark.parametrize("version", ["", "UNKNOWN", "(devel)"])
