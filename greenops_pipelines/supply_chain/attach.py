@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,7 +20,13 @@ from greenops_pipelines.errors import ObjectMissing, ProviderError
 from greenops_pipelines.evidence import canonical
 from greenops_pipelines.evidence.signing import BUNDLE_TYPE, PublicKey, Signer, sigstore_bundle
 from greenops_pipelines.supply_chain import attestations
-from greenops_pipelines.supply_chain.attestations import SIGNATURE, NotVerified, Statement
+from greenops_pipelines.supply_chain.attestations import (
+    PROVENANCE,
+    SIGNATURE,
+    VULNERABILITIES,
+    NotVerified,
+    Statement,
+)
 from greenops_pipelines.supply_chain.oci import (
     EMPTY_BYTES,
     OCI_CONFIG,
@@ -27,8 +34,11 @@ from greenops_pipelines.supply_chain.oci import (
     OCI_MANIFEST,
     Descriptor,
     Manifest,
+    NotAManifest,
     Repository,
 )
+
+log = logging.getLogger(__name__)
 
 Way = Literal["tag", "referrer"]
 WAYS: tuple[Way, ...] = ("tag", "referrer")
@@ -43,6 +53,11 @@ MAX_BYTES = 128 * 1024 * 1024
 MAX_ATTACHED = 500
 MAX_TOTAL_BYTES = 1024 * 1024 * 1024
 """Of one digest, in each of its lists: whoever may push could otherwise make a verifier read for ever."""
+MAX_LISTED = 500
+MAX_LIST_BYTES = 1024 * 1024
+"""Of what is written under a legacy tag: registries take 4 MiB, and others would fill them until there is no room for ours."""
+_ONE_AT_A_TIME = (VULNERABILITIES, PROVENANCE)
+"""Of these one alone is ours at a place, whatever else it is about. SBOMs stay: of an index there is one per platform."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +103,21 @@ def attest(
 ) -> None:
     """Attaches a statement to `digest`, in place of ours of the same type about the same digests.
 
+    Of scans and provenances it takes the place of every one of ours: an engine may read the older "passed" beside the newer.
     `there` is what `read` has found there for our key, where that is known: an SBOM of 20 MB is not read once per statement.
     """
     new, about = json.loads(payload), set(attestations.subjects(payload))
     kept: dict[Way, str] = {}
     former: list[Attached] = []
+    ours: set[str] = set()
     for each in read(repository, digest, [signer.public]) if there is None else there:
-        if each.statement is None or each.predicate_type != predicate_type or set(each.statement.subjects) != about:
+        if each.statement is None:
+            continue
+        if each.way == "tag":
+            ours.add(each.layer)
+        if each.predicate_type != predicate_type:
+            continue
+        if predicate_type not in _ONE_AT_A_TIME and set(each.statement.subjects) != about:
             continue
         if each.statement.document == new and each.way not in kept:
             kept[each.way] = each.layer
@@ -105,9 +128,9 @@ def attest(
     if "tag" in ways and "tag" not in kept:
         blob = repository.put_blob(attestations.envelope(signer, payload), DSSE)
         noted = _noted(blob, {_SIGNATURE_NOTE: "", "predicateType": predicate_type})
-        _write_tag(repository, _tag(digest, "att"), [noted], dropped)
+        _write_tag(repository, _tag(digest, "att"), [noted], dropped, ours)
     elif dropped:
-        _write_tag(repository, _tag(digest, "att"), [], dropped)
+        _write_tag(repository, _tag(digest, "att"), [], dropped, ours)
     is_referred = "referrer" in kept or "referrer" not in ways
     made = "" if is_referred else _refer(repository, digest, predicate_type, payload, signer)
     for each in former:
@@ -254,13 +277,13 @@ def _refer(repository: Repository, digest: str, predicate_type: str, payload: by
     return repository.put_manifest(canonical.dumps(document), OCI_MANIFEST).digest
 
 
-def _write_tag(repository: Repository, tag: str, new: Sequence[Descriptor], dropped: set[str]) -> None:
+def _write_tag(
+    repository: Repository, tag: str, new: Sequence[Descriptor], dropped: set[str], ours: Set[str] = frozenset()
+) -> None:
     """New layers in the manifest under `tag`, before all others: they stay among those that are read."""
-    try:
-        before = repository.manifest(tag).layers
-    except ObjectMissing:
-        before = ()
-    layers = [*new, *(each for each in before if each.digest not in dropped)]
+    layers = [*new, *(each for each in _listed(repository, tag) if each.digest not in dropped)]
+    if len(layers) > MAX_LISTED or _size(layers) > MAX_LIST_BYTES:
+        layers = _fitting(new, layers[len(new) :], ours, f"{repository.name}:{tag}")
     # What cosign writes as the configuration of these: an image of no platform, its diff ids those of the layers.
     config = {
         "architecture": "",
@@ -277,6 +300,39 @@ def _write_tag(repository: Repository, tag: str, new: Sequence[Descriptor], drop
         "layers": [each.as_document() for each in layers],
     }
     repository.put_manifest(canonical.dumps(document), OCI_MANIFEST, tag)
+
+
+def _listed(repository: Repository, tag: str) -> tuple[Descriptor, ...]:
+    """The layers under the tag. Bytes that are damaged are an error; what is whole, and no list of layers, gives way."""
+    try:
+        return repository.manifest(tag).layers
+    except ObjectMissing:
+        return ()
+    except NotAManifest as error:
+        log.warning("%s:%s: overwritten: %s", repository.name, tag, error)
+        return ()
+
+
+def _fitting(new: Sequence[Descriptor], before: Sequence[Descriptor], ours: Set[str], where: str) -> list[Descriptor]:
+    """What there is room for: the new ones, ours once each, then others' from the front, which are the oldest of theirs."""
+    own = {each.digest: each for each in reversed(before) if each.digest in ours}
+    others = [each for each in before if each.digest not in ours]
+    kept, total = list(new), _size(new)
+    for each in (*reversed(own.values()), *others):
+        size = _size([each])
+        if len(kept) < MAX_LISTED and total + size <= MAX_LIST_BYTES:
+            kept.append(each)
+            total += size
+    log.warning("%s: %d layers that others have put there are dropped", where, len(new) + len(before) - len(kept))
+    return kept
+
+
+def _size(layers: Sequence[Descriptor]) -> int:
+    """Bytes that they take in a manifest; too many for what others wrote, and no canonical JSON can carry."""
+    try:
+        return sum(len(canonical.dumps(each.as_document())) + 1 for each in layers)
+    except ValueError:
+        return MAX_LIST_BYTES + 1
 
 
 def _noted(blob: Descriptor, annotations: dict[str, str]) -> Descriptor:

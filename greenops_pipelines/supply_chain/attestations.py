@@ -27,6 +27,8 @@ SIGNATURE = "https://sigstore.dev/cosign/sign/v1"
 _STATEMENTS = ("https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1")
 _MAX_SIGNATURES = 32
 """Of one envelope: each is held against each key."""
+_MAX_STRUCTURE = 10_000
+"""Braces, brackets and commas of an envelope or bundle, which has some dozens: its payload is Base64, and has none."""
 _OLDER_BUNDLE = "application/vnd.dev.sigstore.bundle+json;version=0.3"
 
 
@@ -76,7 +78,7 @@ def envelope(signer: Signer, payload: bytes) -> bytes:
 
 def verified_bundle(data: bytes, keys: Sequence[PublicKey], digest: str) -> Statement:
     """As `verified`, of the DSSE envelope in a sigstore bundle v0.3."""
-    document = _object(data, "sigstore bundle")
+    document = _wrapping(data, "sigstore bundle")
     if document.get("mediaType") not in (BUNDLE_TYPE, _OLDER_BUNDLE):
         raise NotVerified(f"sigstore bundle: found the media type {str(document.get('mediaType'))[:80]!r}")
     inner = document.get("dsseEnvelope")
@@ -90,7 +92,7 @@ def verified(data: bytes, keys: Sequence[PublicKey], digest: str) -> Statement:
 
     The signature is looked at before anything that it covers is read.
     """
-    return _verified(_object(data, "envelope"), keys, digest)
+    return _verified(_wrapping(data, "envelope"), keys, digest)
 
 
 def _verified(document: Mapping[str, Any], keys: Sequence[PublicKey], digest: str) -> Statement:
@@ -138,6 +140,13 @@ def _digest(subject: object) -> str | None:
         case {"digest": {"sha256": str(found)}} if is_digest(f"sha256:{found}"):
             return f"sha256:{found}"
     return None
+
+
+def _wrapping(data: bytes, what: str) -> dict[str, Any]:
+    """Parsed before anybody's signature is looked at: 128 MiB of `{},{}` would become 3 GB."""
+    if (found := sum(map(data.count, (b"{", b"[", b",")))) > _MAX_STRUCTURE:
+        raise NotVerified(f"{what}: found {found:,} braces, brackets and commas, allowed: {_MAX_STRUCTURE:,}")
+    return _object(data, what)
 
 
 def _object(data: bytes, what: str) -> dict[str, Any]:

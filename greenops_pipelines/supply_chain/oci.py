@@ -40,6 +40,10 @@ _HOST = re.compile(rf"({_LABEL}(\.{_LABEL})*|\[[0-9a-fA-F:]+\])(:(?P<port>[0-9]{
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9.]+)?")
 
 
+class NotAManifest(ProviderError):
+    """What was served is whole, and no manifest by its form: whoever may push has put it there."""
+
+
 def digest_of(data: bytes) -> str:
     """`sha256:<hex>` of the bytes."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -151,9 +155,9 @@ class Manifest:
         try:
             found = strict_json.loads(self.data)
         except ValueError as error:
-            raise ProviderError(f"manifest {self.digest}: {error}") from None
+            raise NotAManifest(f"manifest {self.digest}: {error}") from None
         if not isinstance(found, dict):
-            raise ProviderError(f"manifest {self.digest}: found no object")
+            raise NotAManifest(f"manifest {self.digest}: found no object")
         return found
 
     @property
@@ -192,8 +196,13 @@ class Manifest:
     def _descriptors(self, name: str) -> tuple[Descriptor, ...]:
         found = self.document.get(name)
         if not isinstance(found, list):
-            raise ProviderError(f"manifest {self.digest}: found no list of {name}")
-        return tuple(Descriptor.read(each, f"manifest {self.digest}: {name}[{at}]") for at, each in enumerate(found))
+            raise NotAManifest(f"manifest {self.digest}: found no list of {name}")
+        try:
+            return tuple(
+                Descriptor.read(each, f"manifest {self.digest}: {name}[{at}]") for at, each in enumerate(found)
+            )
+        except ProviderError as error:
+            raise NotAManifest(str(error)) from None
 
 
 def manifest_of(data: bytes, served_as: str, where: str) -> Manifest:
@@ -207,16 +216,16 @@ def manifest_of(data: bytes, served_as: str, where: str) -> Manifest:
         media_type = OCI_INDEX if "manifests" in manifest.document else OCI_MANIFEST
     if said is not None and said != media_type:
         if media_type in (*MANIFESTS, *INDEXES):
-            raise ProviderError(f"{where}: served as {media_type}, and says of itself {str(said)[:100]!r}")
+            raise NotAManifest(f"{where}: served as {media_type}, and says of itself {str(said)[:100]!r}")
         media_type = str(said)
     if media_type not in (*MANIFESTS, *INDEXES):
-        raise ProviderError(
+        raise NotAManifest(
             f"{where}: found the media type {media_type[:100]!r}, allowed: {', '.join((*MANIFESTS, *INDEXES))}"
         )
     both = ("layers", "config") if media_type in INDEXES else ("manifests",)
     if any(each in manifest.document for each in both):
         # CVE-2021-41190: one that is both is read in two ways.
-        raise ProviderError(f"{where}: found a manifest that is an index as well")
+        raise NotAManifest(f"{where}: found a manifest that is an index as well")
     return Manifest(Descriptor(media_type, manifest.digest, len(data)), data)
 
 

@@ -102,15 +102,13 @@ class Registry:
     def manifest(self, wanted: str) -> Manifest:
         answer = self._call("GET", f"manifests/{self._checked(wanted)}", {"Accept": _ACCEPT})
         where = self._shown(wanted)
-        manifest = manifest_of(answer.data, answer.headers.get("Content-Type", ""), where)
-        said = answer.headers.get("Docker-Content-Digest") or manifest.digest
+        found = digest_of(answer.data)
+        said = answer.headers.get("Docker-Content-Digest") or found
         for expected in (wanted if is_digest(wanted) else said, said):
-            if expected != manifest.digest:
+            if expected != found:
                 shown = one_line(expected, 100)
-                raise ProviderError(
-                    f"{where}: the registry lies: {shown} was said, and the bytes are {manifest.digest}"
-                )
-        return manifest
+                raise ProviderError(f"{where}: the registry lies: {shown} was said, and the bytes are {found}")
+        return manifest_of(answer.data, answer.headers.get("Content-Type", ""), where)
 
     def blob(self, descriptor: Descriptor, limit: int) -> bytes:
         answer = self._call("GET", f"blobs/{descriptor.digest}", {}, limit=self._limit(descriptor, limit))

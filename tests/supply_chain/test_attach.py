@@ -15,7 +15,7 @@ from greenops_pipelines.evidence import canonical
 from greenops_pipelines.evidence.signing import BUNDLE_TYPE, Signer, pae, sigstore_bundle
 from greenops_pipelines.supply_chain import attach, attestations
 from greenops_pipelines.supply_chain.attach import DSSE, SIMPLE_SIGNING, Attached
-from greenops_pipelines.supply_chain.attestations import CYCLONEDX, SIGNATURE, SPDX, VULNERABILITIES
+from greenops_pipelines.supply_chain.attestations import CYCLONEDX, PROVENANCE, SIGNATURE, SPDX, VULNERABILITIES
 from greenops_pipelines.supply_chain.layout import Layout
 from greenops_pipelines.supply_chain.oci import (
     EMPTY_BYTES,
@@ -149,12 +149,41 @@ def test_a_newer_scan_takes_the_place_of_ours_and_of_nothing_else(
             for each in ours
             if each.statement and each.predicate_type == VULNERABILITIES
         )
-        assert said == [("referrer", 1, day), ("referrer", 2, 0), ("tag", 1, day), ("tag", 2, 0)]
+        assert said == [("referrer", 1, day), ("tag", 1, day)]
     assert good(place, digest, other_signer) == [("referrer", VULNERABILITIES), ("tag", VULNERABILITIES)]
     assert [each for each in good(place, digest, signer) if each[1] == CYCLONEDX] == [
         ("referrer", CYCLONEDX),
         ("tag", CYCLONEDX),
     ]
+
+
+@pytest.mark.parametrize("kind", [CYCLONEDX, SPDX])
+def test_an_sbom_of_another_platform_stays_beside_ours(layout: Layout, signer: Signer, kind: str) -> None:
+    index = pushed(layout)
+    about = [attestations.statement(NAME, [index, digest_of(each)], kind, {}) for each in (b"amd64", b"arm64")]
+    for payload in about:
+        attach.attest(layout, index, kind, payload, signer)
+    assert good(layout, index, signer) == [("referrer", kind)] * 2 + [("tag", kind)] * 2
+
+
+@pytest.mark.parametrize("kind", [VULNERABILITIES, PROVENANCE])
+@pytest.mark.parametrize("again", [False, True])
+def test_of_scans_and_provenances_one_alone_is_ours_whatever_else_it_is_about(
+    place: Repository, signer: Signer, other_signer: Signer, kind: str, again: bool
+) -> None:
+    digest = pushed(place)
+    former = attestations.statement(NAME, [digest, digest_of(b"amd64")], kind, {"outcome": "passed"})
+    newer = attestations.statement(NAME, [digest], kind, {"outcome": "failed"})
+    for payload, by in (
+        (former, other_signer),
+        (former, signer),
+        (newer, signer),
+        *([(newer, signer)] if again else []),
+    ):
+        attach.attest(place, digest, kind, payload, by)
+    found = attach.read(place, digest, [signer.public])
+    assert [each.statement.predicate["outcome"] for each in found if each.statement] == ["failed"] * 2
+    assert good(place, digest, other_signer) == [("referrer", kind), ("tag", kind)]
 
 
 def test_the_same_statement_by_another_key_stays_when_ours_is_replaced(
@@ -468,7 +497,7 @@ def test_of_thousands_the_first_are_read_and_ours_are_among_them(
     assert len(older_registry.asked) - asked < 25
     said = [why for _, why in faults(repository, digest, signer) if why.startswith("found")]
     assert said == [
-        "found 2,001 attached; read were the first 5, and no more than 1 GB",
+        "found 500 attached; read were the first 5, and no more than 1 GB",
         "found 7 attached; read were the first 5, and no more than 1 GB",
     ]
     before = len(repository.manifest(tag(digest, "att")).layers)
@@ -488,3 +517,113 @@ def test_no_more_than_a_bounded_sum_of_bytes_is_read(
     assert [each.fault for each in found if each.way == "tag" and not each.statement] == [
         "found 2 attached; read were the first 1, and no more than 1 GB"
     ]
+
+
+# --- what others have put where ours should go
+
+
+def put_raw(repository: Repository, digest: str, suffix: str, data: bytes, media_type: str = OCI_MANIFEST) -> None:
+    """Any bytes under the tag: what a registry takes that looks less closely than we do."""
+    assert isinstance(repository, Layout)
+    stored = repository.put_blob(data, media_type)
+    index = repository.folder / "index.json"
+    document = json.loads(index.read_text())
+    notes = {"org.opencontainers.image.ref.name": tag(digest, suffix)}
+    document["manifests"].append(Descriptor(media_type, stored.digest, stored.size, notes).as_document())
+    index.write_text(json.dumps(document))
+
+
+NOTHING = b'"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{}'
+
+
+@pytest.mark.parametrize("suffix", ["sig", "att"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}',
+        b"{%s}" % NOTHING,
+        b'{%s,"layers":5}' % NOTHING,
+        b'{%s,"layers":[{"mediaType":"text/plain"}]}' % NOTHING,
+        b'{%s,"layers":[],"layers":[]}' % NOTHING,
+        b'{%s,"layers":[],"manifests":[]}' % NOTHING,
+        b"[]",
+        b"{",
+    ],
+    ids=["index", "no layers", "no list", "no descriptor", "a key twice", "both", "a list", "no JSON"],
+)
+def test_what_is_whole_and_no_list_of_layers_gives_way_to_ours(
+    layout: Layout, signer: Signer, suffix: str, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = pushed(layout)
+    put_raw(layout, digest, suffix, data, OCI_INDEX if b"image.index" in data else OCI_MANIFEST)
+    ((way, _),) = faults(layout, digest, signer)
+    assert way == "tag"
+    attach.sign(layout, digest, NAME, signer)
+    attested(layout, digest, NAME, signer)
+    assert [each for each in good(layout, digest, signer) if each[0] == "tag"] == [
+        ("tag", CYCLONEDX),
+        ("tag", SIGNATURE),
+    ]
+    assert faults(layout, digest, signer) == []
+    assert f"{tag(digest, suffix)}: overwritten: " in caplog.text
+
+
+def listed(repository: Repository, digest: str, suffix: str = "att") -> tuple[Descriptor, ...]:
+    return repository.manifest(tag(digest, suffix)).layers
+
+
+def test_others_fill_the_list_and_ours_still_finds_room(
+    layout: Layout, signer: Signer, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = pushed(layout)
+    attach.attest(layout, digest, CYCLONEDX, statement(digest), signer)
+    (ours,) = listed(layout, digest)
+    blob = junk(layout, 1)
+    foreign = [Descriptor(DSSE, blob.digest, blob.size, {"n": str(at), "fill": "x" * 6_000}) for at in range(600)]
+    put_tag(layout, digest, "att", [*foreign[:400], ours, *foreign[400:]])
+    assert len(layout.manifest(tag(digest, "att")).data) > 3_600_000
+    attach.attest(layout, digest, SPDX, statement(digest, SPDX), signer)
+    found = listed(layout, digest)
+    assert len(layout.manifest(tag(digest, "att")).data) <= attach.MAX_LIST_BYTES + 1_000
+    assert [each.annotations.get("predicateType") for each in found[:3]] == [SPDX, CYCLONEDX, None]
+    # Those in front of a list that is appended to are the oldest.
+    assert [each.annotations["n"] for each in found[2:]] == [str(at) for at in range(len(found) - 2)]
+    assert 150 < len(found) < 175
+    assert f"{602 - len(found)} layers that others have put there are dropped" in caplog.text
+
+
+def test_of_many_layers_no_more_than_a_few_hundred_stay(layout: Layout, signer: Signer) -> None:
+    digest = pushed(layout)
+    attach.attest(layout, digest, CYCLONEDX, statement(digest), signer)
+    (ours,) = listed(layout, digest)
+    blob = junk(layout, 1)
+    foreign = [Descriptor(DSSE, blob.digest, blob.size, {"n": str(at)}) for at in range(498)]
+    put_tag(layout, digest, "att", [ours, *foreign])
+    attach.attest(layout, digest, SPDX, statement(digest, SPDX), signer)
+    assert len(listed(layout, digest)) == 500  # the last that fits
+    attach.attest(layout, digest, VULNERABILITIES, statement(digest, VULNERABILITIES), signer)
+    assert len(listed(layout, digest)) == 500
+    assert [each.annotations.get("n") for each in listed(layout, digest)][-1] == "496"
+    put_tag(layout, digest, "att", [*foreign, *[ours] * 400])
+    attach.attest(layout, digest, SPDX, statement(digest, SPDX), signer)
+    kept = [each.annotations.get("predicateType") for each in listed(layout, digest)]
+    assert (kept[:2], kept.count(CYCLONEDX), len(kept)) == ([SPDX, CYCLONEDX], 1, 500)
+
+
+@pytest.mark.parametrize("notes", [{"x": "\ud800"}, {"x": "y" * 2_000_000}], ids=["half a pair", "2 MB"])
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_layer_that_cannot_be_written_again_is_dropped(
+    layout: Layout, signer: Signer, notes: dict[str, str], is_ours: bool
+) -> None:
+    digest = pushed(layout)
+    attach.attest(layout, digest, CYCLONEDX, statement(digest), signer)
+    blob = listed(layout, digest)[0] if is_ours else junk(layout, 1)
+    there = json.dumps(Descriptor(DSSE, blob.digest, blob.size, notes).as_document()).encode()
+    put_raw(layout, digest, "other", b'{%s,"layers":[%s]}' % (NOTHING, there))
+    layout.put_manifest(layout.manifest(tag(digest, "other")).data, OCI_MANIFEST, tag(digest, "att"))
+    # The first run drops it; where it was ours, the next finds that it is gone.
+    for _ in range(2):
+        attach.attest(layout, digest, SPDX, statement(digest, SPDX), signer)
+        attach.attest(layout, digest, CYCLONEDX, statement(digest), signer)
+    assert good(layout, digest, signer) == [(way, kind) for way in ("referrer", "tag") for kind in (CYCLONEDX, SPDX)]
+    assert len(listed(layout, digest)) == 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -169,7 +171,7 @@ def test_a_bundle_is_its_envelope(signer: Signer) -> None:
             % (b"[" * 400, b"]" * 400),
             "envelope: found the payload type 'None'",
         ),
-        (b'{"dsseEnvelope": ' * 100_000, "sigstore bundle: nested too deeply"),
+        (b'{"dsseEnvelope": ' * 9_000, "sigstore bundle: nested too deeply"),
     ],
     ids=["empty", "list", "no type", "no envelope", "message", "big number", "half a pair", "deep", "deeper"],
 )
@@ -183,3 +185,26 @@ def test_the_reason_is_one_short_line(signer: Signer) -> None:
     many = attestations.statement("x", [f"sha256:{at:064x}" for at in range(100)], CYCLONEDX, {})
     assert len(reason(attestations.envelope(signer, many), signer)) < 320
     assert len(reason(wrapped(signer, PAYLOAD, payloadType="x" * 10_000), signer)) < 200
+
+
+@pytest.mark.parametrize("filler", [b"{}", b"[]", b"0", b'""'])
+def test_what_is_all_brackets_is_refused_before_it_is_parsed(signer: Signer, filler: bytes) -> None:
+    """Each pair becomes an object of its own: 128 MiB of them would take gigabytes, whoever pushed them."""
+    junk = b'{"payload":[' + b",".join([filler] * 4_000_000) + b"]}"
+    tracemalloc.start()
+    try:
+        said = reason(junk, signer)
+        with pytest.raises(NotVerified, match=r"^sigstore bundle: found .* allowed: 10,000$"):
+            verified_bundle(junk, [signer.public], ONE)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert re.fullmatch(r"envelope: found [4-9],[0-9,]+ braces, brackets and commas, allowed: 10,000", said)
+
+
+def test_a_large_sbom_is_no_structure_of_its_envelope(signer: Signer) -> None:
+    predicate = {"components": [{"name": f"c{at}", "licenses": []} for at in range(20_000)]}
+    payload = attestations.statement("team/app", [ONE], CYCLONEDX, predicate)
+    envelope = attestations.envelope(signer, payload)
+    assert verified(envelope, [signer.public], ONE).predicate == predicate
+    assert verified_bundle(sigstore_bundle(signer.public, envelope), [signer.public], ONE).predicate == predicate
