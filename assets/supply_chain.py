@@ -59,7 +59,7 @@ def images(
     yield dg.MaterializeResult(
         metadata=written(look.written, figures), data_version=dg.DataVersion(look.written.version)
     )
-    yield checked(context, platform, looked(look.faults, len(look.noticed)))
+    yield checked(context, platform, looked(look.faults, len(look.noticed)), dg.AssetCheckSeverity.ERROR)
 
 
 @dg.multi_asset(
@@ -264,7 +264,9 @@ def gate(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.Asset
     from greenops_pipelines.supply_chain import checks
 
     reads = ["images", "image_scans", "image_verdicts", "vulnerabilities"]
-    return proven(context, platform, checks.gate(platform.lake()), "J5.5", reads, dg.AssetCheckSeverity.ERROR)
+    return proven(
+        context, platform, checks.gate(platform.lake(), platform.now()), "J5.5", reads, dg.AssetCheckSeverity.ERROR
+    )
 
 
 @dg.asset_check(

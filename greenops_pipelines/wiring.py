@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from greenops_pipelines.supply_chain.admission import Rules
     from greenops_pipelines.supply_chain.declared import Images
     from greenops_pipelines.supply_chain.intake import Intake
+    from greenops_pipelines.supply_chain.judging import Knowledge
     from greenops_pipelines.supply_chain.subjects import Look
 
 _log = logging.getLogger(__name__)
@@ -193,15 +194,15 @@ def look_for_images(settings: Settings, now: datetime) -> Look:
     return subjects.look(images(settings), settings.home, lake(settings), now)
 
 
-def intake(settings: Settings) -> Intake:
-    """The steps that an image goes through."""
+def intake(settings: Settings, declared: Images | None = None) -> Intake:
+    """The steps that an image goes through, as ops/images.yaml says or as handed in."""
     from greenops_pipelines.supply_chain.intake import Intake
     from greenops_pipelines.supply_chain.provenance import own
 
     keys = evidence(settings).keys
     address = documents_address(settings)
     return Intake(
-        declared=images(settings),
+        declared=declared or images(settings),
         home=settings.home,
         lake=lake(settings),
         store=documents(settings),
@@ -230,6 +231,11 @@ def take_advisories(settings: Settings) -> tuple[Written, dict[str, Any]]:
             "of commits alone, not held against anything": snapshot.git_only,
         }
     return lake(settings).write(ADVISORIES, judging.take_advisories(snapshot)), figures
+
+
+def knowledge(settings: Settings, declared: Images, now: datetime) -> Knowledge:
+    """Advisories, exceptions and policy that an image is held against, as of now."""
+    return intake(settings, declared).knowledge(now)
 
 
 def scan_reports(settings: Settings) -> Path:

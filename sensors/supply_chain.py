@@ -24,6 +24,13 @@ INTAKE = dg.define_asset_job(
     description="One image: its SBOMs made and published, scanned, attested, read back.",
 )
 
+LOOK = dg.define_asset_job(
+    "images_moved",
+    selection=dg.AssetSelection.assets(["supply_chain", "images"]),
+    tags=GRAPH,
+    description="Tags point elsewhere: what is judged of images in use follows.",
+)
+
 DAILY = dg.define_asset_job(
     "supply_chain_checks",
     selection=dg.AssetSelection.assets(
@@ -41,7 +48,7 @@ DAILY = dg.define_asset_job(
 
 @dg.sensor(
     name="new_images",
-    job=INTAKE,
+    jobs=[INTAKE, LOOK],
     default_status=dg.DefaultSensorStatus.RUNNING,
     minimum_interval_seconds=300,
     description="Asks registries and layouts for digests that have no partition yet: each becomes one, and a run.",
@@ -53,12 +60,20 @@ def new_images(context: dg.SensorEvaluationContext, platform: Platform) -> dg.Se
         context.log.warning(fault)
     known = set(context.instance.get_dynamic_partitions(str(IMAGES.name)))
     new = [digest for digest in look.digests if digest not in known][:_RUNS_PER_TICK]
+    if not new and look.is_changed:
+        # An image that was known is in use again, or one is so no more: no run of its own will say so.
+        return dg.SensorResult(run_requests=[dg.RunRequest(job_name=LOOK.name)])
     if not new:
         return dg.SkipReason(f"{len(look.digests)} images, none of them new; {len(look.faults)} sources not reached")
     return dg.SensorResult(
         dynamic_partitions_requests=[IMAGES.build_add_request(new)],
         run_requests=[
-            dg.RunRequest(run_key=f"image:{digest}", partition_key=digest, tags={"greenops/image": digest[:19]})
+            dg.RunRequest(
+                job_name=INTAKE.name,
+                run_key=f"image:{digest}",
+                partition_key=digest,
+                tags={"greenops/image": digest[:19]},
+            )
             for digest in new
         ],
     )
@@ -89,16 +104,16 @@ def images_nightly(
 @dg.schedule(
     name="supply_chain_daily",
     job=DAILY,
-    cron_schedule="43 4 * * *",
+    cron_schedule="43 1 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every day, before the scorecard is signed: what a new advisory or an exception that has ended makes of old SBOMs.",
+    description="Every night, before images are taken up again: what a new advisory or an exception that has ended makes of old SBOMs.",
 )
 def supply_chain_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """No image is scanned for it."""
     return dg.RunRequest(run_key=f"supply_chain:{context.scheduled_execution_time.astimezone(UTC):%Y-%m-%d}")
 
 
-JOBS = [INTAKE, DAILY]
+JOBS = [INTAKE, LOOK, DAILY]
 SCHEDULES = [images_nightly, supply_chain_daily]
 SENSORS = [new_images]

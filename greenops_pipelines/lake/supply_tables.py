@@ -38,12 +38,18 @@ IMAGES = Table(
     columns=(
         _IMAGE,
         Column("tag", _text, "Tag that points to it"),
-        _DIGEST,
+        Column(
+            "image_digest",
+            _text,
+            "Digest that the tag points to, of the image or of the index of several; null: what is there cannot be read",
+            nullable=True,
+        ),
         Column("repository", _text, "registry/repository, or what the layout is declared as"),
-        Column("media_type", _text, "Of its manifest"),
+        Column("media_type", _text, "Of its manifest; null: it cannot be read", nullable=True),
         Column("is_index", _bool, "Whether it is an index of images for several platforms"),
         Column("is_own", _bool, "Whether this project has built it"),
         Column("is_sample", _bool, "Whether it is sample data"),
+        Column("fault", _text, "Why it cannot be read; null: it can", nullable=True),
         Column("noticed_at", TIMESTAMP, "When this digest was first seen under this tag"),
     ),
     unique=("image", "tag"),
@@ -170,6 +176,7 @@ IMAGE_VERDICTS = Table(
         Column("faults", _text, "Why a scan is not believed, one line each; null: it is", nullable=True),
         Column("advisories", _int, "Advisories that were held against its components"),
         Column("scanned_at", TIMESTAMP, "When the scan was made; null: there is none", nullable=True),
+        Column("judged_at", TIMESTAMP, "When it was judged"),
     ),
     unique=("image_digest", "platform"),
 )
@@ -194,7 +201,7 @@ IMAGE_ATTESTATIONS = Table(
         ),
         Column("read_at", TIMESTAMP, "When it was read back"),
     ),
-    unique=("image_digest", "position"),
+    unique=("image_digest", "image", "position"),
     partition_by=("image_digest",),
 )
 
@@ -212,9 +219,15 @@ IMAGE_STANDING = Table(
         Column("slsa_reason", _text, "Why it is that level"),
         Column("builder", _text, "Builder that its provenance names; null: there is none", nullable=True),
         Column("is_attached_here", _bool, "Whether SBOM and scan are attached from here"),
+        Column(
+            "attested",
+            _text,
+            "Outcome of the scan that is attested: passed, failed, not believed; null: none is",
+            nullable=True,
+        ),
         Column("read_at", TIMESTAMP, "When it was read back"),
     ),
-    unique=("image_digest",),
+    unique=("image_digest", "image"),
     partition_by=("image_digest",),
 )
 

@@ -18,9 +18,16 @@ from greenops_pipelines.store.objects import ObjectStore
 GRACE = timedelta(hours=1)
 """From being noticed to being counted as missed."""
 
+JUDGED_AGAIN = timedelta(days=2)
+"""A verdict is asked anew every day; an older one says nothing of today's advisories."""
+READ_AGAIN = timedelta(days=8)
+"""What is attached is read back at least every week."""
+
+# What cannot be read has no digest: it counts as an image of its own, which has nothing.
 _IN_USE = """
-    select image_digest, min(image) as image, min(noticed_at) as noticed_at, bool_or(is_sample) as is_sample
-    from images group by image_digest
+    select coalesce(image_digest, image || ':' || tag) as image_digest, min(image) as image,
+        min(noticed_at) as noticed_at, bool_or(is_sample) as is_sample, any_value(fault) as unreadable
+    from images group by all
 """
 
 
@@ -29,7 +36,8 @@ def published(lake: Lake, store: ObjectStore, now: datetime) -> Measurement:
     rows = lake.query(
         f"""
         with in_use as ({_IN_USE})
-        select i.image, i.image_digest, i.is_sample, s.platform, s.cyclonedx_key, s.spdx_key, f.fault
+        select i.image, i.image_digest, i.is_sample, s.platform, s.cyclonedx_key, s.spdx_key,
+            coalesce(i.unreadable, f.fault) as fault
         from in_use as i
         left join sboms as s using (image_digest)
         left join image_faults as f on f.image_digest = i.image_digest and f.step = 'sbom'
@@ -134,13 +142,14 @@ def slsa_level(lake: Lake, now: datetime) -> Measurement:
     )
 
 
-def gate(lake: Lake) -> Measurement:
+def gate(lake: Lake, now: datetime) -> Measurement:
     """J5.5: vulnerabilities of images in use that count and that no signed exception excuses. No scanner is no pass."""
     rows = lake.query(
         f"with in_use as ({_IN_USE}) select i.image, i.image_digest, v.* exclude (image, image_digest) from in_use as i left join image_verdicts as v using (image_digest) order by i.image"
     ).to_pylist()
     counted = sum(row["counted"] or 0 for row in rows)
-    unscanned = [row for row in rows if row["outcome"] in (None, "no scanner")]
+    old = [row for row in rows if row["judged_at"] is not None and row["judged_at"] < now - JUDGED_AGAIN]
+    unscanned = [row for row in rows if row["outcome"] in (None, "no scanner") or row in old]
     faulty = [row for row in rows if row["outcome"] == "failed" and not row["counted"]]
     figures: dict[str, float | int | str] = {
         "images": len({row["image_digest"] for row in rows}),
@@ -163,6 +172,10 @@ def gate(lake: Lake) -> Measurement:
         if not rows or any(row["outcome"] == "no scanner" for row in unscanned):
             missing = (
                 "no scanner: neither trivy nor grype is on PATH, and no report was handed in (GREENOPS_SCAN_REPORTS)"
+            )
+        elif old:
+            missing = (
+                f"a verdict that is younger than {JUDGED_AGAIN.days} days (the asset supply_chain/vulnerabilities)"
             )
         return _holes(None, f"{len(unscanned)} images without a scan", missing, figures)
     return _holes(0.0, f"{len(rows)} scans believed, none with a vulnerability that counts", None, figures)
@@ -202,26 +215,29 @@ def looked(faults: Sequence[str], images: int) -> Measurement:
 def _standing(lake: Lake, now: datetime) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = lake.query(
         f"""
-        with in_use as ({_IN_USE})
-        select i.image, i.image_digest, i.is_sample, s.* exclude (image, image_digest), f.fault
+        with in_use as ({_IN_USE.replace("min(image) as image", "image")})
+        select i.image, i.image_digest, i.is_sample, s.* exclude (image, image_digest),
+            coalesce(i.unreadable, f.fault) as fault, coalesce(s.read_at < $2, false) as is_old
         from in_use as i
-        left join image_standing as s using (image_digest)
+        left join image_standing as s on s.image_digest = i.image_digest and s.image = i.image
         left join image_faults as f on f.image_digest = i.image_digest and f.step = 'attest'
         where s.image_digest is not null or f.image_digest is not null or i.noticed_at <= $1
         order by i.image, i.image_digest
         """,
-        [now - GRACE],
+        [now - GRACE, now - READ_AGAIN],
     ).to_pylist()
     return rows
 
 
 def _stands(row: dict[str, Any]) -> bool:
-    return row["read_at"] is not None and row["missing"] is None and row["fault"] is None
+    return row["read_at"] is not None and not row["is_old"] and row["missing"] is None and row["fault"] is None
 
 
 def _wrong(row: dict[str, Any]) -> str:
     if row["fault"] is not None:
         return str(row["fault"])
+    if row["is_old"]:
+        return f"read back on {row['read_at']:%Y-%m-%d} for the last time"
     return f"lacks {row['missing']}" if row["missing"] else "not read back yet"
 
 

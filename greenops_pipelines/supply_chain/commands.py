@@ -6,6 +6,7 @@ nothing else; progress goes to stderr.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -23,7 +24,7 @@ app = typer.Typer(help="Images: what is looked after, what they hold, who vouche
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 _Image = Annotated[
     str,
-    typer.Argument(help="A name of ops/images.yaml, registry/repository[:tag][@digest], or oci:FOLDER[:tag]."),
+    typer.Argument(help="A name of ops/images.yaml, registry/repository\\[:tag]\\[@digest], or oci:FOLDER\\[:tag]."),
 ]
 _Platforms = Annotated[
     list[str] | None,
@@ -43,18 +44,26 @@ def attest(
     The provenance states what the CI system's own variables say. It is signed with this home's key (GREENOPS_EVIDENCE_KEY).
     """
     from greenops_pipelines.supply_chain import directly
+    from greenops_pipelines.supply_chain.attestations import VULNERABILITIES
     from greenops_pipelines.supply_chain.provenance import from_environment, own
 
     settings = load_settings()
     wired = context.obj()
-    declared = wired.images(settings)
+    declared = _declared(context)
     subject = directly.open_image(image, declared, settings.home, platform or ())
     keys = wired.evidence(settings).keys
     build = own(settings.ops_dir.parent) if subject.image.is_own else from_environment(os.environ)
+    if build.is_ci and not settings.evidence_key and not keys.public():
+        raise BadInput(
+            "GREENOPS_EVIDENCE_KEY: found nothing in a CI job, allowed: a key file or KMS URI; "
+            "a key that is made here and thrown away with the job would verify nothing"
+        )
+    if subject.image.kind == "registry" and "@" not in image:
+        _progress(f"{image} is {subject.digest} now; name it by its digest where others may push to that tag")
     done = directly.attest(
         subject,
         declared,
-        wired.intake(settings).knowledge(datetime.now(UTC)),
+        wired.knowledge(settings, declared, datetime.now(UTC)),
         wired.documents(settings),
         lambda: keys.signer(settings.evidence_key),
         keys.public,
@@ -76,6 +85,8 @@ def attest(
             typer.echo(
                 f"  {'would attach' if dry_run else 'attached'}  {kind}  to {', '.join(each[:19] for each in about)}"
             )
+        if VULNERABILITIES not in {kind for kind, _ in done.statements}:
+            typer.echo("  no scan to attest: neither grype nor trivy is on PATH, and no report was handed in")
         if done.verdict is not None:
             _show(done.verdict)
     if done.verdict is not None and not done.verdict.ok:
@@ -98,7 +109,7 @@ def verify(
 
     settings = load_settings()
     wired = context.obj()
-    declared = wired.images(settings)
+    declared = _declared(context)
     subject = directly.open_image(image, declared, settings.home)
     keys = (public_key(key),) if key else wired.evidence(settings).keys.public()
     if not keys:
@@ -214,7 +225,7 @@ def sbom(
         .query(
             """
         select s.* from sboms as s left join images as i using (image_digest)
-        where (s.image_digest = $1 or (i.image = $1)) and ($2 is null or s.platform = $2)
+        where $1 in (s.image_digest, i.image, s.image) and ($2 is null or s.platform = $2)
         order by i.noticed_at desc nulls last, s.platform
         """,
             [image, platform],
@@ -278,7 +289,8 @@ def add_exception(
             notes=notes,
             purl=purl,
         )
-        made.append((f"{vulnerability}-{part.manifest.digest.removeprefix('sha256:')[:12]}.json", envelope))
+        image_id, own_id = part.manifest.digest.removeprefix("sha256:")[:12], hashlib.sha256(envelope).hexdigest()[:8]
+        made.append((f"{vulnerability}-{image_id}-{own_id}.json", envelope))
     declared_keys = declared.vex_keys
     signer = wired.evidence(settings).keys.signer(settings.evidence_key).public
     if declared_keys and signer.keyid not in {key.keyid for key in declared_keys}:
@@ -286,7 +298,8 @@ def add_exception(
     if not dry_run:
         declared.vex_folder.mkdir(parents=True, exist_ok=True)
         for name, envelope in made:
-            (declared.vex_folder / name).write_bytes(envelope)
+            with (declared.vex_folder / name).open("xb") as stream:
+                stream.write(envelope)
     if as_json:
         _print_json({"files": [name for name, _ in made], "dry_run": dry_run, "expires_days": days})
         return
@@ -331,6 +344,17 @@ def list_exceptions(context: typer.Context, as_json: Json = False) -> None:
             typer.echo("no exceptions")
     if found.refused:
         raise typer.Exit(1)
+
+
+def _declared(context: typer.Context) -> Any:
+    """ops/images.yaml; in a build elsewhere, where there is none, that build's own builder is the one that counts."""
+    from greenops_pipelines.supply_chain.declared import FILE, undeclared
+    from greenops_pipelines.supply_chain.provenance import from_environment
+
+    settings = load_settings()
+    if (settings.ops_dir / FILE).exists():
+        return context.obj().images(settings)
+    return undeclared(settings.ops_dir, from_environment(os.environ).builder)
 
 
 def _show(found: Any) -> None:

@@ -143,6 +143,11 @@ def read_images(ops_dir: Path) -> Images:
     )
 
 
+def undeclared(ops_dir: Path, builder: str) -> Images:
+    """What holds where there is no ops/images.yaml, as in another project's build: no image, and that one builder."""
+    return Images((), Gate(), ops_dir / Vex().folder, (), (TrustedBuilder(builder),), Admission(), ops_dir)
+
+
 def _named_keys(value: _Images) -> list[tuple[Location, str]]:
     vex: list[tuple[Location, str]] = [(("vex", "keys", at), name) for at, name in enumerate(value.vex.keys)]
     return vex + [(("builders", at, "key"), each.key) for at, each in enumerate(value.builders) if each.key]

@@ -41,6 +41,8 @@ from greenops_pipelines.supply_chain.subjects import Subject
 
 Outcome = dict[str, str]
 _ABANDONED_SECONDS = 86_400
+READ_AGAIN = timedelta(days=6)
+"""What is attached is read back again after this: it may have been removed since."""
 _RENEWED = timedelta(days=1)
 """A scan is made anew this long before it is too old."""
 
@@ -61,15 +63,15 @@ class Intake:
     syft: str = ""
     reports: Path | None = None
 
-    def sbom(self, digest: str, now: datetime, *, is_last: bool = True) -> Outcome:
+    def sbom(self, digest: str, now: datetime, *, is_last: bool = False) -> Outcome:
         """SBOMs of every platform, in the store and the lake."""
         return self._step("sbom", digest, now, self._sbom, is_last)
 
-    def scan(self, digest: str, now: datetime, *, is_last: bool = True) -> Outcome:
+    def scan(self, digest: str, now: datetime, *, is_last: bool = False) -> Outcome:
         """Scanners that are here, over the SBOMs; and reports that were handed in."""
         return self._step("scan", digest, now, self._scan, is_last)
 
-    def attest(self, digest: str, now: datetime, *, is_last: bool = True) -> Outcome:
+    def attest(self, digest: str, now: datetime, *, is_last: bool = False) -> Outcome:
         """What may be said of the image is attached where that is wanted; all that is attached is read back."""
         return self._step("attest", digest, now, self._attest, is_last)
 
@@ -81,7 +83,7 @@ class Intake:
     def judge(self, now: datetime) -> tuple[Written, Written, dict[str, Any]]:
         """The verdict on every image in use, and the vulnerabilities behind it."""
         known = self.knowledge(now)
-        rows, verdicts = judging.tables(judging.in_use(self.lake, self.store, known, now), known)
+        rows, verdicts = judging.tables(judging.in_use(self.lake, self.store, known, now), known, now)
         figures = {
             "images judged": verdicts.num_rows,
             "vulnerabilities": rows.num_rows,
@@ -94,23 +96,36 @@ class Intake:
         return self.lake.write(VULNERABILITIES, rows), self.lake.write(IMAGE_VERDICTS, verdicts), figures
 
     def wanting(self, now: datetime) -> list[str]:
-        """Digests in use without an SBOM, a standing or a scan that is young enough, or with a fault."""
+        """Digests in use without an SBOM, a standing or a scan that is young enough, or with a fault; and those of which another
+        outcome is attested than the gate's word of today: after a new advisory, or an exception.
+        """
         oldest = now - timedelta(days=self.declared.gate.scan_days) + _RENEWED
         wanting = self.lake.query(
             """
             select distinct i.image_digest as digest
             from images as i
             left join sboms as s using (image_digest)
-            left join image_standing as t using (image_digest)
-            left join image_faults as f using (image_digest)
+            left join image_standing as t on t.image_digest = i.image_digest and t.image = i.image
+            left join image_faults as f on f.image_digest = i.image_digest
             left join (
                 select image_digest, platform, max(scanned_at) as scanned_at from image_scans group by all
             ) as c on c.image_digest = s.image_digest and c.platform = s.platform
             left join image_verdicts as v on v.image_digest = s.image_digest and v.platform = s.platform
-            where s.image_digest is null or t.image_digest is null or t.missing is not null or f.image_digest is not null
+            left join (
+                select image_digest,
+                    case when bool_and(outcome = 'passed') then 'passed'
+                        when bool_or(outcome = 'failed' and counted = 0) then 'not believed'
+                        when bool_and(outcome in ('passed', 'failed')) then 'failed' end as outcome
+                from image_verdicts group by image_digest
+            ) as w on w.image_digest = i.image_digest
+            where i.image_digest is not null and (
+                s.image_digest is null or t.image_digest is null or t.missing is not null or f.image_digest is not null
                 or c.scanned_at is null or c.scanned_at < $1 or (v.outcome = 'failed' and v.counted = 0)
+                or t.read_at < $2
+                or (t.is_attached_here and w.outcome is not null and t.attested is distinct from w.outcome)
+            )
             """,
-            [oldest],
+            [oldest, now - READ_AGAIN],
         )
         return sorted({*wanting["digest"].to_pylist(), *self._incomplete()})
 
@@ -139,17 +154,21 @@ class Intake:
         self, step: str, digest: str, now: datetime, take: Callable[[Subject, datetime], Outcome], is_last: bool
     ) -> Outcome:
         """What may pass by itself is raised while there is another attempt, and after that written down like any fault."""
-        image = subjects.named(self.declared, self.lake, digest)
-        if image is None:
+        images = subjects.named(self.declared, self.lake, digest)
+        if not images:
             return {"digest": digest, "outcome": "no tag points to it any more"}
-        said = {"image": image.name, "digest": digest}
+        name = images[0].name
+        said = {"image": ", ".join(image.name for image in images), "digest": digest}
         try:
-            outcome = take(subjects.opened(image, self.declared, self.home, digest), now)
+            # What an image holds is the same wherever it lies; what is attached to it is not.
+            for image in images if step == "attest" else images[:1]:
+                name = image.name
+                outcome = take(subjects.opened(image, self.declared, self.home, digest), now)
         except (PermanentError, TransientError) as error:
             if isinstance(error, TransientError) and not is_last:
                 raise
             fault = self._public(str(error))
-            row = {"image_digest": digest, "step": step, "image": image.name, "fault": fault, "at": now}
+            row = {"image_digest": digest, "step": step, "image": name, "fault": fault, "at": now}
             self.lake.write(IMAGE_FAULTS, pa.Table.from_pylist([row], schema=IMAGE_FAULTS.schema))
             return said | {"outcome": f"fault: {fault}"}
         where = {"image_digest": digest, "step": step}
@@ -275,12 +294,15 @@ class Intake:
             "slsa_reason": verdict.level.reason,
             "builder": verdict.level.builder or None,
             "is_attached_here": subject.image.is_own or subject.image.attach,
+            "attested": vouching.attested_outcome(verdict),
             "read_at": now,
         }
-        where = [{"image_digest": subject.digest}]
-        table = pa.Table.from_pylist(rows, schema=IMAGE_ATTESTATIONS.schema)
-        self.lake.write(IMAGE_ATTESTATIONS, table, where, refresh=False)
-        self.lake.write(IMAGE_STANDING, pa.Table.from_pylist([standing], schema=IMAGE_STANDING.schema))
+        where = {"image_digest": subject.digest}
+        for table, new in ((IMAGE_ATTESTATIONS, rows), (IMAGE_STANDING, [standing])):
+            # The same image in another registry stands in the same partition.
+            kept = [row for row in self.lake.read(table, where).to_pylist() if row["image"] != subject.image.name]
+            both = pa.Table.from_pylist([*kept, *new], schema=table.schema)
+            self.lake.write(table, both, [where], refresh=table is IMAGE_STANDING)
 
 
 def _components(subject: Subject, made: Made) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
 """The gate's word on images: every scan of a platform, the advisories, the exceptions, put together.
 
-Several scans: what any that is believed finds counts; one that is not believed matters only where none is. Not here: what is
+Several scans: what any of them finds counts; that one finds nothing counts only where it is believed. Not here: what is
 believed, and what counts (`gate.py`).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -113,8 +113,22 @@ def judge(
         for each in (taken or (None,))
     ]
     good = [(each, verdict) for each, verdict in zip(taken, verdicts, strict=False) if not verdict.faults]
-    chosen = [verdict for _, verdict in good] or verdicts
-    return Judged(_joined(chosen), tuple(taken), tuple(each for each, _ in good))
+    if not good:
+        return Judged(_joined(verdicts), tuple(taken), ())
+    # What an old scan of this very image has found does not go away with its age: only its silence says nothing.
+    heard = [
+        replace(verdict, faults=(), remarks=(*verdict.remarks, *(f"{each.scanner}: {said}" for said in verdict.faults)))
+        for each, verdict in zip(taken, verdicts, strict=False)
+        if not verdict.faults or _is_of(each, {digest, *others}, sbom_sha256)
+    ]
+    return Judged(_joined(heard), tuple(taken), tuple(each for each, _ in good))
+
+
+def _is_of(taken: Taken, digests: Collection[str], sbom_sha256: str) -> bool:
+    report = taken.report
+    if report is None:
+        return False
+    return report.of_sbom == sbom_sha256 if report.of_sbom else not set(report.digests).isdisjoint(digests)
 
 
 def in_use(lake: Lake, store: ObjectStore, known: Knowledge, now: datetime) -> list[tuple[Mapping[str, Any], Judged]]:
@@ -141,6 +155,8 @@ def of_row(
         # One image's fault: the others are judged all the same.
         _log.warning("%s@%s: %s", row["image"], row["image_digest"], error)
     taken = [scanning.again(each, store) for each in scans if each["scanner"] != scanning.NO_SCANNER]
+    if listed is None and not taken:
+        taken = [Taken(scanning.NO_SCANNER, scanning.NO_SCANNER, fault="its SBOM cannot be read")]
     return judge(
         taken,
         listed,
@@ -157,7 +173,9 @@ def others(row: Mapping[str, Any]) -> list[str]:
     return [each for each in (row["config_digest"], row["image_digest"] if row["is_only"] else None) if each]
 
 
-def tables(judged: Sequence[tuple[Mapping[str, Any], Judged]], known: Knowledge) -> tuple[pa.Table, pa.Table]:
+def tables(
+    judged: Sequence[tuple[Mapping[str, Any], Judged]], known: Knowledge, now: datetime
+) -> tuple[pa.Table, pa.Table]:
     """Rows of VULNERABILITIES and IMAGE_VERDICTS, for rows of SBOMS with their verdicts."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     verdicts = []
@@ -176,6 +194,7 @@ def tables(judged: Sequence[tuple[Mapping[str, Any], Judged]], known: Knowledge)
                 "faults": "\n".join((*verdict.faults, *verdict.remarks)) or None,
                 "advisories": known.count,
                 "scanned_at": verdict.scanned_at,
+                "judged_at": now,
             }
         )
     ordered = [found[key] for key in sorted(found)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from greenops_pipelines import strict_json
-from greenops_pipelines.errors import ConfigurationError, GreenopsError, ObjectMissing, ProviderError
+from greenops_pipelines.errors import ConfigurationError, GreenopsError, ObjectMissing, ProviderError, TransientError
 from greenops_pipelines.lake import Lake, Written
 from greenops_pipelines.lake.supply_tables import IMAGES
 from greenops_pipelines.supply_chain import credentials
@@ -33,6 +34,11 @@ _ATTACHMENT = re.compile(r"sha256-[0-9a-f]{64}(\.(sig|att|sbom))?")
 NO_PLATFORM = "none"
 MAX_TAGS = 500
 """Looked at per image: a look has to end within a sensor's minute."""
+LOOK_SECONDS = 40
+"""A sensor's tick has 60."""
+LOOK_TIMEOUT = (3.0, 8.0)
+"""Seconds to connect and between two bytes, while a look waits for a registry."""
+_TIMEOUT = (5.0, 60.0)
 _MAX_CONFIG_BYTES = 4 * 1024 * 1024
 
 
@@ -44,11 +50,13 @@ class Noticed:
     tag: str
     repository: str
     """As the world knows it, without a machine's paths."""
-    manifest: Manifest
+    manifest: Manifest | None
+    """None where what is there cannot be read; `fault` says why."""
+    fault: str = ""
 
     @property
-    def digest(self) -> str:
-        return self.manifest.digest
+    def digest(self) -> str | None:
+        return self.manifest.digest if self.manifest else None
 
 
 @dataclass(frozen=True)
@@ -84,24 +92,26 @@ class Look:
     written: Written
     new: tuple[str, ...]
     """Digests, in order."""
+    is_changed: bool
+    """Whether a tag points elsewhere than at the last look."""
 
     @property
     def digests(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(each.digest for each in self.noticed))
+        return tuple(dict.fromkeys(each.digest for each in self.noticed if each.digest))
 
 
-def open_repository(image: Image, folder: Path, home: Path) -> Repository:
+def open_repository(image: Image, folder: Path, home: Path, timeout: tuple[float, float] = _TIMEOUT) -> Repository:
     """Where an image lies. `folder` is where relative layouts begin; what is built here lies below `home`."""
     if image.is_own:
         return Layout(own_layout(image, home), create=True)
     if image.source.startswith(LAYOUT):
         return Layout(folder / image.source.removeprefix(LAYOUT))
-    return open_registry(Reference.parse(image.source))
+    return open_registry(Reference.parse(image.source), timeout)
 
 
-def open_registry(reference: Reference) -> Registry:
+def open_registry(reference: Reference, timeout: tuple[float, float] = _TIMEOUT) -> Registry:
     """The repository of a reference, with what `docker login` left."""
-    return Registry(reference.registry, reference.repository, credentials.find)
+    return Registry(reference.registry, reference.repository, credentials.find, timeout=timeout)
 
 
 def own_layout(image: Image, home: Path) -> Path:
@@ -140,14 +150,21 @@ def is_attachment(tag: str) -> bool:
 def look(
     declared: Images, home: Path, lake: Lake, now: datetime, opened: Callable[[Image], Repository] | None = None
 ) -> Look:
-    """Asks every source which digests its tags point to, and writes that down. One that fails keeps what it had."""
-    open_ = opened or (lambda image: open_repository(image, declared.folder, home))
+    """Asks every source which digests its tags point to, and writes that down. One that fails keeps what it had.
+
+    A look ends within a sensor's minute: what there was no time for is named, and another source comes first at the next one.
+    """
+    open_ = opened or (lambda image: open_repository(image, declared.folder, home, LOOK_TIMEOUT))
     noticed: list[Noticed] = []
     faults: list[str] = []
     asked: list[Image] = []
-    for image in declared.images:
+    deadline = time.monotonic() + LOOK_SECONDS
+    first = int(now.timestamp() // 300) % len(declared.images)
+    for image in (*declared.images[first:], *declared.images[:first]):
         try:
-            found = list(_of(image, open_, home))
+            if time.monotonic() > deadline:
+                raise TransientError(f"{image.source}: not asked, as other sources took {LOOK_SECONDS} s")
+            found = list(_of(image, open_, home, deadline))
         except GreenopsError as error:
             fault = f"{image.name}: {without_folders(str(error), home, declared.folder)}"
             _log.warning("image %s", fault)
@@ -163,9 +180,10 @@ def look(
     gone = {row["image"] for row in before} - names
     partitions = [{"image": each} for each in (*sorted(image.name for image in asked), *sorted(gone))]
     written = lake.write(IMAGES, pa.Table.from_pylist(rows, schema=IMAGES.schema), partitions)
+    faults += [f"{each.image.name}:{each.tag}: {each.fault}" for each in noticed if each.fault]
     known = {row["image_digest"] for row in before}
-    new = dict.fromkeys(each.digest for each in noticed if each.digest not in known)
-    return Look(tuple(noticed), tuple(faults), written, tuple(new))
+    new = dict.fromkeys(each.digest for each in noticed if each.digest and each.digest not in known)
+    return Look(tuple(noticed), tuple(faults), written, tuple(new), is_changed=written.bytes > 0)
 
 
 def parts(repository: Repository, manifest: Manifest, platforms: Sequence[str]) -> tuple[Part, ...]:
@@ -206,12 +224,15 @@ def wanted_platforms(platforms: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(_plain(Platform.parse(each)) for each in platforms))
 
 
-def named(declared: Images, lake: Lake, digest: str) -> Image | None:
-    """The declared image that the digest is in use as, our own first; None where no tag of one points to it any more."""
+def named(declared: Images, lake: Lake, digest: str) -> list[Image]:
+    """The declared images that the digest is in use as, our own first; none where no tag of one points to it any more.
+
+    One image in two registries, as of two regions, is two of them: what is attached to one is not attached to the other.
+    """
     names = {image.name for image in declared.images}
     rows = lake.query("select distinct image, is_own from images where image_digest = $1", [digest]).to_pylist()
     used = sorted((not row["is_own"], row["image"]) for row in rows if row["image"] in names)
-    return declared.of(used[0][1]) if used else None
+    return [declared.of(name) for _, name in used]
 
 
 def opened(image: Image, declared: Images, home: Path, digest: str) -> Subject:
@@ -220,7 +241,7 @@ def opened(image: Image, declared: Images, home: Path, digest: str) -> Subject:
     return Subject(image, public_name(image), digest, repository, repository.manifest(digest))
 
 
-def _of(image: Image, opened: Callable[[Image], Repository], home: Path) -> Sequence[Noticed]:
+def _of(image: Image, opened: Callable[[Image], Repository], home: Path, deadline: float) -> Sequence[Noticed]:
     if image.is_own:
         build_own(image, home)
     repository = opened(image)
@@ -234,12 +255,17 @@ def _of(image: Image, opened: Callable[[Image], Repository], home: Path) -> Sequ
             f"{image.source}: found {len(tags):,} tags that fit {', '.join(image.tags)}, allowed: {MAX_TAGS}; "
             "name fewer under `tags` in ops/images.yaml"
         )
-    found = []
+    found: list[Noticed] = []
     for tag in tags:
+        if time.monotonic() > deadline:
+            raise TransientError(f"{image.source}: {len(found)} of {len(tags)} tags read within {LOOK_SECONDS} s")
         try:
             found.append(Noticed(image, tag, public_name(image), repository.manifest(tag)))
         except ObjectMissing:
             continue  # moved or deleted since it was listed
+        except ProviderError as error:
+            # One tag that nobody can read must not hide the others.
+            found.append(Noticed(image, tag, public_name(image), None, str(error)))
     return found
 
 
@@ -251,10 +277,11 @@ def _rows(noticed: Sequence[Noticed], before: Sequence[dict[str, Any]], now: dat
             "tag": each.tag,
             "image_digest": each.digest,
             "repository": each.repository,
-            "media_type": each.manifest.media_type,
-            "is_index": each.manifest.is_index,
+            "media_type": each.manifest.media_type if each.manifest else None,
+            "is_index": each.manifest.is_index if each.manifest else False,
             "is_own": each.image.is_own,
             "is_sample": each.image.source == EMBEDDED,
+            "fault": each.fault or None,
             "noticed_at": known.get((each.image.name, each.tag, each.digest), now),
         }
         for each in noticed

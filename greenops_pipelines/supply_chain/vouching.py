@@ -171,6 +171,19 @@ def verdict(
     return Verdict(digest, found, tuple(missing), provenance.level(found, builders))
 
 
+def attested_outcome(verdict: Verdict) -> str | None:
+    """The outcome of the scan that is attested of an image; None where none is, and the worst where several are."""
+    found = set()
+    for each in verdict.verified:
+        if each.predicate_type == VULNERABILITIES and each.statement is not None:
+            match each.statement.predicate:
+                case {"scanner": {"result": {"outcome": str(outcome)}}}:
+                    found.add(outcome)
+                case _:
+                    found.add(NOT_BELIEVED)
+    return next((each for each in (NOT_BELIEVED, FAILED, PASSED) if each in found), None)
+
+
 def row(attached: Attached, builders: Sequence[TrustedBuilder]) -> dict[str, Any]:
     """What a table says of one attached thing."""
     is_provenance = attached.predicate_type == PROVENANCE
