@@ -1,8 +1,8 @@
 """The project's own Python environment as a subject: what is installed, told the same way on any machine.
 
 An inventory lists every distribution by name, version and the digest of what its wheel holds; an OCI layout gives it a
-digest that attestations can be attached to, as to an image's; its SBOM is Syft's look at the same folder. Not here: the
-interpreter, and what becomes of raw SBOMs (`sbom.py`).
+digest that attestations can be attached to, as to an image's; its SBOM is Syft's look at the same folder, and what the wheels
+say they carry (`carried.py`). Not here: the interpreter, and what becomes of raw SBOMs (`sbom.py`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from greenops_pipelines import strict_json
-from greenops_pipelines.errors import BadInput, ConfigurationError
+from greenops_pipelines.errors import BadInput, ConfigurationError, TransientError
 from greenops_pipelines.evidence import canonical
-from greenops_pipelines.supply_chain import sbom, syft
+from greenops_pipelines.supply_chain import carried, sbom, syft
 from greenops_pipelines.supply_chain.layout import Layout
-from greenops_pipelines.supply_chain.oci import EMPTY_BYTES, OCI_EMPTY, OCI_MANIFEST
+from greenops_pipelines.supply_chain.oci import EMPTY_BYTES, OCI_EMPTY, OCI_MANIFEST, Descriptor, digest_of
 from greenops_pipelines.supply_chain.sbom import Sbom
 from greenops_pipelines.supply_chain.suppliers import METADATA, Supplier, normalised, python_headers
 
@@ -111,8 +111,19 @@ def as_layout(inventory: Inventory, folder: Path) -> str:
     The form is OCI 1.1's "Guidelines for Artifact Usage": an empty config, one layer, an `artifactType`.
     """
     layout = Layout(folder, create=True)
-    config = layout.put_blob(EMPTY_BYTES, OCI_EMPTY)
-    layer = layout.put_blob(inventory.document, ARTIFACT_TYPE)
+    layout.put_blob(EMPTY_BYTES, OCI_EMPTY)
+    layout.put_blob(inventory.document, ARTIFACT_TYPE)
+    return layout.put_manifest(_manifest(inventory), OCI_MANIFEST, "environment").digest
+
+
+def digest(inventory: Inventory) -> str:
+    """Of the artifact that `as_layout` makes."""
+    return digest_of(_manifest(inventory))
+
+
+def _manifest(inventory: Inventory) -> bytes:
+    config = Descriptor(OCI_EMPTY, digest_of(EMPTY_BYTES), len(EMPTY_BYTES))
+    layer = Descriptor(ARTIFACT_TYPE, digest_of(inventory.document), len(inventory.document))
     manifest: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
@@ -125,7 +136,7 @@ def as_layout(inventory: Inventory, folder: Path) -> str:
             "org.opencontainers.image.vendor": PROJECT,
         },
     }
-    return layout.put_manifest(canonical.dumps(manifest), OCI_MANIFEST, "environment").digest
+    return canonical.dumps(manifest)
 
 
 def distributions(folder: Path) -> tuple[Distribution, ...]:
@@ -137,24 +148,68 @@ def distributions(folder: Path) -> tuple[Distribution, ...]:
     return tuple(sorted(found, key=lambda each: (each.name, each.version, str(each.folder))))
 
 
-def bill(digest: str, folder: Path, *, packages: Path | None = None, program: str = "", seconds: float = 600) -> Sbom:
-    """The SBOM of the environment whose artifact has this digest. Syft works in a temporary folder inside `folder`."""
+def bill(expected: str, folder: Path, *, packages: Path | None = None, program: str = "", seconds: float = 600) -> Sbom:
+    """The SBOM of the environment whose artifact has the digest `expected`. Syft works in a temporary folder in `folder`.
+
+    Raises `TransientError` where the environment has another digest before or after Syft's look: what was seen is not what
+    the digest names.
+    """
     place = packages or site_packages()
+    _check_unchanged(place, expected)
     raw = syft.scan(
         f"dir:{place}",
         folder,
         name=NAME,
-        version=digest,
+        version=expected,
         program=program,
         seconds=seconds,
         catalogers=CATALOGERS,
         exclude=EXCLUDED,
     )
-    files = {path: inside.read_bytes() for path in sbom.wanted(raw.cyclonedx) if (inside := place / path[1:]).is_file()}
-    supplier = Supplier(PROJECT, METADATA)
+    files = {path: file.read_bytes() for path in sbom.wanted(raw.cyclonedx) if (file := place / path[1:]).is_file()}
+    documents, unfit = _carried(place)
+    inside, unread = carried.read(documents)
+    _check_unchanged(place, expected)
     return sbom.normalise(
-        raw.cyclonedx, raw.spdx, digest=digest, name=NAME, files=files, supplier=supplier, kind="application"
+        raw.cyclonedx,
+        raw.spdx,
+        digest=expected,
+        name=NAME,
+        files=files,
+        supplier=Supplier(PROJECT, METADATA),
+        kind="application",
+        inside=inside,
+        unread=sorted((*unfit, *unread)),
     )
+
+
+def _check_unchanged(place: Path, expected: str) -> None:
+    if (found := digest(inventory(place))) != expected:
+        raise TransientError(
+            f"{NAME}: the environment changed meanwhile: found {found}, allowed: {expected}; the next look will notice it"
+        )
+
+
+def _carried(place: Path) -> tuple[dict[str, bytes], list[str]]:
+    """The SBOMs in wheels (PEP 770) by absolute path, and why single ones were not taken.
+
+    Only what RECORD lists, with the digest it states: that alone is covered by the environment's digest.
+    """
+    recorded = {line[0]: line[1] for each in distributions(place) for line in each.lines or ()}
+    found, unfit = {}, []
+    for path in sorted(place.glob("*.dist-info/sboms/**/*")):
+        name = path.relative_to(place).as_posix()
+        if not path.is_file():
+            continue
+        if path.stat().st_size > carried.MAX_DOCUMENT_BYTES:
+            unfit.append(f"/{name}: found more than {carried.MAX_DOCUMENT_BYTES:,} bytes")
+            continue
+        data = path.read_bytes()
+        if recorded.get(name) == _recorded(data):
+            found[f"/{name}"] = data
+        else:
+            unfit.append(f"/{name}: found other bytes than RECORD lists")
+    return found, unfit
 
 
 def installed(names: Collection[str], folder: Path) -> tuple[Distribution, ...]:
@@ -217,8 +272,12 @@ def _hashed(sources: Path) -> Iterator[tuple[str, str, str]]:
     for path in (sources / PROJECT.replace("-", "_")).rglob("*"):
         if path.is_file() and path.suffix != ".pyc" and not path.name.startswith("."):
             data = path.read_bytes()
-            told = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
-            yield path.relative_to(sources).as_posix(), f"sha256={told}", str(len(data))
+            yield path.relative_to(sources).as_posix(), _recorded(data), str(len(data))
+
+
+def _recorded(data: bytes) -> str:
+    """The digest as RECORD spells it."""
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 
 def _digest(lines: tuple[tuple[str, str, str], ...]) -> str:

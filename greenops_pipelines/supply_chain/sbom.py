@@ -2,7 +2,7 @@
 
 What Syft guesses or leaves open is put right: made-up CPEs of packages that advisories name by package URL, all-zero
 checksums of files, dependencies between Python packages. Not here: Syft (`syft.py`), who supplies what (`suppliers.py`),
-what the minimum elements are (`ntia.py`), the environment's own (`environment.py`).
+what packages carry (`carried.py`), what the minimum elements are (`ntia.py`), the environment's own (`environment.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,14 +21,16 @@ from urllib.parse import quote
 from greenops_pipelines import strict_json
 from greenops_pipelines.errors import ProviderError
 from greenops_pipelines.evidence import canonical
-from greenops_pipelines.supply_chain import layers, suppliers, syft
+from greenops_pipelines.supply_chain import carried, layers, suppliers, syft
+from greenops_pipelines.supply_chain.carried import Carried
 from greenops_pipelines.supply_chain.oci import check_digest
-from greenops_pipelines.supply_chain.suppliers import Supplier
+from greenops_pipelines.supply_chain.suppliers import SOURCE_PROPERTY, Supplier
 
 NAMESPACE = "https://greenops-pipelines.example/sbom"
 AUTHOR = "greenops-pipelines"
-SOURCE_PROPERTY = "greenops:supplier:source"
 TIMESTAMP_PROPERTY = "greenops:timestamp:source"
+UNREAD_PROPERTY = "greenops:unread"
+ROOT = "SPDXRef-Image"
 EPOCH = "1970-01-01T00:00:00Z"
 
 _ID = re.compile(r"(?<=package-id=)[0-9a-f]{16}|[0-9a-f]{16}$")
@@ -51,6 +53,8 @@ class Sbom:
     components: int
     without_version: tuple[str, ...]
     without_supplier: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    """Documents about what packages carry that could not be read, each with the reason."""
 
 
 def of_image(
@@ -97,11 +101,14 @@ def normalise(
     files: Mapping[str, bytes] | None = None,
     supplier: Supplier | None = None,
     kind: str = "container",
+    inside: Sequence[Carried] = (),
+    unread: Sequence[str] = (),
 ) -> Sbom:
     """The SBOM of the image (or artifact) `digest`, known as `name`, such as registry.example/team/app.
 
     `created` is the image's own time of creation (RFC 3339); where it has none, 1970 stands in, and both documents say so:
     the time of the scan would make every document another one. `files` are the contents of `wanted`, by path; `kind` is a CycloneDX type.
+    `inside` is what Python packages carry, `unread` why documents about that could not be read: both documents say so.
     Raises `ProviderError` for documents that Syft would not write, or that are of another image.
     """
     files = files or {}
@@ -123,8 +130,13 @@ def normalise(
     } | _supplied(supplier)
     edges = _edges(bom, packages, ids, files)
     components = [_component(each, ids, who) for each, who in zip(packages, found, strict=True)]
+    more = _inside(inside, packages, ids, found)
     others = [each for each in bom.get("components") or [] if each.get("type") == "operating-system"]
     needs = {str(subject["bom-ref"]): {str(each["bom-ref"]) for each in components}} | edges
+    needs |= {each.ref: set() for each, _ in more.components}
+    for ref, needed in more.needs:
+        needs[ref] = needs[ref] | {needed}
+    told = [dated_by, *(f"{UNREAD_PROPERTY}={each}" for each in (*unread, *more.unread))]
     metadata = bom["metadata"]
     normal = {
         "$schema": bom.get("$schema"),
@@ -136,24 +148,88 @@ def normalise(
             "authors": [{"name": AUTHOR}],
             "tools": metadata["tools"],
             "component": subject,
-            "properties": _sorted([*(metadata.get("properties") or []), _property(dated_by)]),
+            "properties": _sorted([*(metadata.get("properties") or []), *map(_property, told)]),
         },
-        "components": sorted([*components, *map(_tidied, others)], key=lambda each: str(each["bom-ref"])),
+        "components": sorted(
+            [*components, *map(_tidied, others), *(each.as_cyclonedx(who) for each, who in more.components)],
+            key=lambda each: str(each["bom-ref"]),
+        ),
         "dependencies": [{"ref": ref, "dependsOn": sorted(needed)} for ref, needed in sorted(needs.items())],
         # What a scan finds is never known to be all.
         "compositions": [{"aggregate": "unknown", "assemblies": [subject["bom-ref"]]}],
     }
-    spdx_normal = _spdx(document, subject, moment, dated_by, tool, ids, found, packages, edges, supplier)
+    spdx_normal = _spdx(document, subject, moment, "\n".join(told), tool, ids, found, packages, edges, supplier)
+    _add_to_spdx(spdx_normal, more)
     normal["serialNumber"] = f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, _identity(normal, digest))}"
     spdx_normal["documentNamespace"] = _identity(spdx_normal, digest)
     return Sbom(
         _spelled(normal),
         _spelled(spdx_normal),
         tool,
-        len(packages),
-        tuple(sorted(str(c["name"]) for c in components if "version" not in c)),
-        tuple(sorted(str(c["name"]) for c, who in zip(packages, found, strict=True) if who is None)),
+        len(packages) + len(more.components),
+        tuple(
+            sorted(
+                [str(c["name"]) for c in components if "version" not in c]
+                + [each.name for each, _ in more.components if not each.version]
+            )
+        ),
+        tuple(
+            sorted(
+                [str(c["name"]) for c, who in zip(packages, found, strict=True) if who is None]
+                + [each.name for each, who in more.components if who is None]
+            )
+        ),
+        (*unread, *more.unread),
     )
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """What is added to Syft's components: new ones with suppliers, and by references which package carries what."""
+
+    components: tuple[tuple[Carried, Supplier | None], ...]
+    needs: tuple[tuple[str, str], ...]
+    unread: tuple[str, ...]
+
+
+def _inside(
+    inside: Sequence[Carried], packages: list[Document], ids: Mapping[str, str], found: list[Supplier | None]
+) -> _Inside:
+    refs = [_renamed(each["bom-ref"], ids) for each in packages]
+    by_path = {suppliers.location(p): n for n, p in enumerate(packages) if _is_python(p)}
+    known = {
+        carried.key(str(p.get("purl") or ""), str(p["name"]), str(p.get("version") or "")): ref
+        for p, ref in zip(packages, refs, strict=True)
+    }
+    components, needs, unread = [], [], []
+    for each in inside:
+        wheels = [by_path[path] for path in each.wheels if path in by_path]
+        if not wheels:
+            unread += [f"{path}: found no package that it belongs to" for path in each.sources]
+            continue
+        ref = known.get(each.key, each.ref)
+        needs += [(refs[n], ref) for n in wheels if refs[n] != ref]
+        if each.key not in known:
+            who = suppliers.of_carried(each.people, each.purl, each.urls, found[wheels[0]], is_local=each.is_local)
+            components.append((each, who))
+    return _Inside(tuple(components), tuple(needs), tuple(sorted(set(unread))))
+
+
+def _add_to_spdx(document: Document, more: _Inside) -> None:
+    """Each new package is contained in the one that carries it, as all others are in the root."""
+    by_id = {_syft_id(each["SPDXID"]): each["SPDXID"] for each in document["packages"] if each["SPDXID"] != ROOT}
+    by_id |= {each.id: each.spdx_id for each, _ in more.components}
+    listed = [*document["packages"], *(each.as_spdx(who) for each, who in more.components)]
+    document["packages"] = sorted(listed, key=lambda each: str(each["SPDXID"]))
+    kept = [
+        {
+            "spdxElementId": by_id[_syft_id(ref)],
+            "relatedSpdxElement": by_id[_syft_id(needed)],
+            "relationshipType": "CONTAINS",
+        }
+        for ref, needed in more.needs
+    ]
+    document["relationships"] = _sorted([*document["relationships"], *kept])
 
 
 def _identity(document: Document, digest: str) -> str:
@@ -178,7 +254,7 @@ def _spdx(
     suppliers_by_id = {_syft_id(c["bom-ref"]): who for c, who in zip(packages, found, strict=True)}
     # Syft's own id links the two documents.
     names = {
-        each["SPDXID"]: _renamed(each["SPDXID"], ids) if each["SPDXID"] != root else "SPDXRef-Image"
+        each["SPDXID"]: _renamed(each["SPDXID"], ids) if each["SPDXID"] != root else ROOT
         for each in document.get("packages") or []
     }
     by_id = {ids[_syft_id(old)]: new for old, new in names.items() if old != root}
@@ -233,7 +309,7 @@ def _spdx(
 def _spdx_root(each: Document, subject: Document, supplier: Supplier | None) -> Document:
     return {
         **each,
-        "SPDXID": "SPDXRef-Image",
+        "SPDXID": ROOT,
         "name": subject["name"],
         "versionInfo": subject["version"],
         "supplier": supplier.spdx if supplier else "NOASSERTION",

@@ -28,6 +28,9 @@ REPOSITORY = "repository"
 MODULE_PATH = "module path"
 CPE = "cpe"
 REGISTRY = "registry"
+CARRIER = "carrier"
+
+SOURCE_PROPERTY = "greenops:supplier:source"
 
 REGISTRIES = {
     "cargo": "crates.io",
@@ -62,7 +65,7 @@ _MAX_MANIFEST = 1 << 20
 
 @dataclass(frozen=True)
 class Supplier:
-    """A name, and `source`: metadata, repository, module path, cpe or registry."""
+    """A name, and `source`: metadata, repository, module path, cpe, registry, or carrier: who supplies what it lies in."""
 
     name: str
     source: str
@@ -111,6 +114,22 @@ def of_image(name: str, labels: Mapping[str, str]) -> Supplier | None:
             return Supplier(vendor, METADATA, is_person(vendor))
     owner = name.rpartition("/")[0]
     return Supplier(owner, MODULE_PATH) if owner and "." in owner.partition("/")[0] else None
+
+
+def of_carried(
+    people: Iterable[str], purl: str, urls: Iterable[str], carrier: Supplier | None, *, is_local: bool = False
+) -> Supplier | None:
+    """Of a component inside a package: `people` are its supplier, publisher and author, as the package states them.
+
+    Where nobody is named it is the owner of its repository, where it was fetched; its registry, if it came from there
+    (`is_local`: it did not); and last the supplier of what carries it.
+    """
+    for each in people:
+        if name := without_address(each):
+            return Supplier(name, METADATA, is_person(name))
+    forge = _forge(url.removeprefix("git+") for url in urls)
+    found = forge if is_local or "vcs_url=" in purl else of_component({"purl": purl}, {}) or forge
+    return found or (carrier and Supplier(carrier.name, CARRIER, carrier.is_person))
 
 
 def wanted(components: Iterable[Mapping[str, Any]]) -> frozenset[str]:

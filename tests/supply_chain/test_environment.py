@@ -104,7 +104,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path):
 def test_the_artifact_holds_the_inventory_under_a_digest_that_does_not_depend_on_the_folder(tmp_path: Path):
     found = environment.inventory(installed(tmp_path / "packages", CODE))
     digest = environment.as_layout(found, tmp_path / "one")
-    assert environment.as_layout(found, tmp_path / "two") == digest
+    assert environment.as_layout(found, tmp_path / "two") == digest == environment.digest(found)
     layout = Layout(tmp_path / "one")
     manifest = layout.manifest(digest)
     assert manifest.artifact_type == "application/vnd.greenops-pipelines.environment.v1+json"

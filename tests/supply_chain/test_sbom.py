@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from greenops_pipelines.errors import ProviderError
+from greenops_pipelines.errors import ProviderError, TransientError
 from greenops_pipelines.evidence import canonical
 from greenops_pipelines.supply_chain import components, environment, ntia, sample_image, sbom, syft
 from greenops_pipelines.supply_chain.layout import Layout
@@ -353,14 +354,162 @@ def test_a_damaged_image_never_reaches_syft(tmp_path: Path):
         sbom.of_image(tmp_path / "layout", digest, tmp_path, name=NAME, program="no-such-syft")
 
 
+def wheel(folder: Path, name: str, version: str, **sboms: str) -> Path:
+    """An installed distribution, with SBOMs of what it carries."""
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    (info / "sboms").mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nAuthor: {name} Team\n")
+    lines = ["x.py,,"]
+    for stem, text in sboms.items():
+        (info / "sboms" / f"{stem}.cdx.json").write_text(text)
+        told = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+        lines.append(f"{info.name}/sboms/{stem}.cdx.json,sha256={told},{len(text)}")
+    (info / "RECORD").write_text("".join(f"{line}\n" for line in lines))
+    return info
+
+
+def bill(packages: Path, folder: Path) -> sbom.Sbom:
+    expected = environment.digest(environment.inventory(packages))
+    return environment.bill(expected, folder, packages=packages)
+
+
+def listing(*components: dict[str, Any], **more: Any) -> str:
+    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.5", "components": list(components)} | more)
+
+
+OPENSSL = {
+    "type": "library",
+    "name": "openssl",
+    "version": "4.0.3",
+    "purl": "pkg:generic/openssl@4.0.3?download_url=https://github.com/openssl/openssl/releases/openssl-4.0.3.tar.gz",
+    "hashes": [{"alg": "SHA-256", "content": "32" * 32}],
+    "licenses": [{"expression": "Apache-2.0"}],
+}
+HECK = {"type": "library", "name": "heck", "version": "0.5.0", "purl": "pkg:cargo/heck@0.5.0"}
+LOCAL = {"type": "library", "name": "own", "version": "0.1.0", "purl": "pkg:cargo/own@0.1.0?download_url=file://own"}
+
+
+@pytest.fixture(scope="module")
+def carrying(tmp_path_factory: pytest.TempPathFactory) -> sbom.Sbom:
+    folder = tmp_path_factory.mktemp("carrying")
+    packages = folder / "packages"
+    wheel(packages, "crypto", "50.0", a=listing(OPENSSL), b=listing(HECK, LOCAL), c='{"spdxVersion": "SPDX-2.3"}')
+    itself = {"type": "library", "name": "demo", "version": "1.0", "purl": "pkg:pypi/demo@1.0?file_name=demo.whl"}
+    installed = {"type": "library", "name": "Crypto", "version": "50.0", "purl": "pkg:pypi/Crypto@50.0"}
+    wheel(packages, "demo", "1.0", a=listing(itself, HECK, installed, metadata={"component": itself}))
+    return bill(packages, folder)
+
+
+def test_what_wheels_say_they_carry_is_listed_once_below_the_wheels_that_carry_it(carrying: sbom.Sbom):
+    bom, spdx = json.loads(carrying.cyclonedx), json.loads(carrying.spdx)
+    names = {each["bom-ref"]: each["name"] for each in bom["components"]}
+    assert sorted(names.values()) == ["crypto", "demo", "heck", "openssl", "own"]
+    needs = {names.get(e["ref"], "root"): sorted(names[r] for r in e["dependsOn"]) for e in bom["dependencies"]}
+    assert needs.pop("root") == ["crypto", "demo"]
+    carried = {"crypto": ["heck", "openssl", "own"], "demo": ["crypto", "heck"]}
+    assert needs == carried | {"heck": [], "openssl": [], "own": []}
+    names = {each["SPDXID"]: each["name"] for each in spdx["packages"]}
+    contained: dict[str, list[str]] = {}
+    for each in spdx["relationships"]:
+        if each["relationshipType"] == "CONTAINS" and each["spdxElementId"] != "SPDXRef-Image":
+            contained.setdefault(names[each["spdxElementId"]], []).append(names[each["relatedSpdxElement"]])
+    assert {name: sorted(found) for name, found in contained.items()} == carried
+    assert carrying.components == 5
+
+
+def test_what_a_wheel_carries_says_how_it_was_found_and_by_whose_word_its_supplier_is(carrying: sbom.Sbom):
+    found = by_name(carrying)
+    suppliers = {
+        name: (
+            each["supplier"]["name"],
+            next(p["value"] for p in each["properties"] if p["name"] == sbom.SOURCE_PROPERTY),
+        )
+        for name, each in found.items()
+    }
+    assert suppliers == {
+        "crypto": ("crypto Team", "metadata"),
+        "demo": ("demo Team", "metadata"),
+        "heck": ("crates.io", "registry"),
+        "openssl": ("github.com/openssl", "repository"),
+        "own": ("crypto Team", "carrier"),
+    }
+    assert found["openssl"]["properties"][:2] == [
+        {"name": "greenops:found:by", "value": "pep770"},
+        {"name": "greenops:found:in", "value": "/crypto-50.0.dist-info/sboms/a.cdx.json"},
+    ]
+    assert found["openssl"]["hashes"] == OPENSSL["hashes"]
+    assert found["openssl"]["licenses"] == OPENSSL["licenses"]
+    assert found["own"]["purl"] == "pkg:cargo/own@0.1.0"
+    spdx = {each["name"]: each for each in json.loads(carrying.spdx)["packages"]}
+    assert spdx["openssl"]["checksums"] == [{"algorithm": "SHA256", "checksumValue": "32" * 32}]
+    assert spdx["openssl"]["supplier"] == "Organization: github.com/openssl"
+    assert spdx["openssl"]["comment"] == "greenops:found:by=pep770 greenops:supplier:source=repository"
+
+
+def test_documents_with_what_wheels_carry_are_valid_and_have_the_minimum_elements(carrying: sbom.Sbom, tmp_path: Path):
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(carrying.cyclonedx.decode()) is None
+    path = tmp_path / "sbom.spdx.json"
+    path.write_bytes(carrying.spdx)
+    assert validate_full_spdx_document(parse_file(str(path))) == []
+    told = ntia.conformance(carrying.spdx, carrying.cyclonedx)
+    assert (told.is_conformant, told.components) == (True, 6)
+
+
+def test_a_document_about_what_a_wheel_carries_that_cannot_be_read_is_stated_in_both(carrying: sbom.Sbom):
+    (fault,) = carrying.unread
+    assert fault == "/crypto-50.0.dist-info/sboms/c.cdx.json: found another document, allowed: CycloneDX JSON"
+    properties = json.loads(carrying.cyclonedx)["metadata"]["properties"]
+    assert {"name": "greenops:unread", "value": fault} in properties
+    assert f"greenops:unread={fault}" in json.loads(carrying.spdx)["creationInfo"]["comment"].splitlines()
+
+
+def test_only_what_the_environments_digest_covers_is_believed(tmp_path: Path):
+    info = wheel(tmp_path / "packages", "demo", "1.0", a=listing(HECK), b=listing(OPENSSL))
+    (info / "sboms" / "a.cdx.json").write_text(listing(LOCAL))
+    (info / "sboms" / "added.cdx.json").write_text(listing(LOCAL))
+    found = bill(tmp_path / "packages", tmp_path)
+    assert sorted(by_name(found)) == ["demo", "openssl"]
+    where = "/demo-1.0.dist-info/sboms"
+    assert found.unread == tuple(
+        f"{where}/{name}.cdx.json: found other bytes than RECORD lists" for name in ("a", "added")
+    )
+
+
+def test_an_environment_that_is_not_the_one_asked_for_is_looked_at_again_later(tmp_path: Path):
+    wheel(tmp_path / "packages", "demo", "1.0")
+    with pytest.raises(TransientError, match=f"changed meanwhile: found sha256:.*, allowed: {DIGEST}; the next look"):
+        environment.bill(DIGEST, tmp_path, packages=tmp_path / "packages", program="no-such-syft")
+
+
+def test_a_package_installed_while_syft_looks_is_not_listed_under_the_old_digest(tmp_path: Path):
+    wheel(tmp_path / "packages", "demo", "1.0")
+    wheel(tmp_path / "later", "other", "2.0")
+    program = tmp_path / "syft"
+    move = f"mv {tmp_path}/later/other-2.0.dist-info {tmp_path}/packages/"
+    program.write_text(f'#!/bin/sh\n{move}\nexec {syft.find()} "$@"\n')
+    program.chmod(0o755)
+    expected = environment.digest(environment.inventory(tmp_path / "packages"))
+    with pytest.raises(TransientError, match=f"allowed: {expected}; the next look will notice it"):
+        environment.bill(expected, tmp_path, packages=tmp_path / "packages", program=str(program))
+
+
 def test_the_environments_bill_is_the_same_for_a_wheel_and_for_an_editable_install(tmp_path: Path):
-    for kind in ("wheel", "editable"):
+    sources = tmp_path / "checkout" / "greenops_pipelines"
+    sources.mkdir(parents=True)
+    (sources / "__init__.py").write_bytes(b"")
+    empty = "47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU"
+    lines = {
+        "wheel": f"greenops_pipelines/__init__.py,sha256={empty},0\n",
+        "editable": "_editable_impl_greenops.pth,sha256=x,10\n",
+    }
+    for kind, line in lines.items():
         info = tmp_path / kind / "greenops_pipelines-0.1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text("Metadata-Version: 2.4\nName: greenops-pipelines\nVersion: 0.1.0\n")
-        (info / "RECORD").write_text(f"{kind}.py,,\n")
-    (info / "direct_url.json").write_text(json.dumps({"url": "file:///home/me", "dir_info": {"editable": True}}))
-    made = [environment.bill(DIGEST, tmp_path, packages=tmp_path / kind) for kind in ("wheel", "editable")]
+        (info / "RECORD").write_text(line)
+    origin = {"url": f"file://{tmp_path}/checkout", "dir_info": {"editable": True}}
+    (info / "direct_url.json").write_text(json.dumps(origin))
+    made = [bill(tmp_path / kind, tmp_path) for kind in lines]
     assert made[0] == made[1]
     assert ntia.conformance(made[0].spdx, made[0].cyclonedx).is_conformant
     assert json.loads(made[0].cyclonedx)["metadata"]["component"]["type"] == "application"
