@@ -30,7 +30,7 @@ class RepositoryWorld:
         return self._opened(reference).manifest(reference.wanted).digest
 
     def signatures(self, image: str, key_pem: str) -> int:
-        """How many signatures over the image's digest verify with the key, in either way."""
+        """How many signatures over the image's digest verify with the key, in the way that counts."""
         return sum(each.predicate_type == SIGNATURE for each in self._attached(image, key_pem))
 
     def attestations(self, image: str, predicate_type: str, key_pem: str) -> list[dict[str, Any]]:
@@ -56,5 +56,10 @@ class RepositoryWorld:
                 if each.is_damaged:
                     # What stands there besides may verify: a policy that reads just this way would not see it.
                     raise ProviderError(f"what is attached by {each.way} is damaged: {each.fault}")
-            self._read[asked] = [each for each in found if each.statement is not None]
+            # As Kyverno's verifier: where any sigstore bundle is attached, whoever's, it looks at bundles alone, and at the
+            # legacy tags only where there is none. In one thing this differs, and is stricter: of a bundle Kyverno asks for no
+            # predicate type when it verifies an image's signature, so that our key's bundle about an SBOM passes for one with
+            # it. Here the type counts, in the matrix a signature is a signature; and `vouch` attaches no bundle to what is unsigned.
+            way = "referrer" if any(each.way == "referrer" for each in found) else "tag"
+            self._read[asked] = [each for each in found if each.statement is not None and each.way == way]
         return self._read[asked]

@@ -149,6 +149,21 @@ def level_of(attached: Attached, builders: Sequence[TrustedBuilder]) -> Level:
     return Level(1, claimed, "stated and signed inside the build, not by an isolated builder's control plane")
 
 
+def is_declared(attached: Attached, builders: Sequence[TrustedBuilder]) -> bool:
+    """Whether a verified provenance is by a declared builder, under its own key where it has one and else under ours.
+
+    Where none is declared, what is built on this machine counts.
+    """
+    assert attached.statement is not None  # noqa: S101 (a provenance that does not verify has no type)
+    claimed, keyid = builder_of(attached.statement.predicate), attached.statement.key.keyid
+    own = {each.key.keyid for each in builders if each.key}
+    if keyid in own:
+        return any(each.id == claimed and each.key and each.key.keyid == keyid for each in builders)
+    if not builders:
+        return claimed == LOCAL_BUILDER
+    return any(each.id == claimed and each.key is None for each in builders)
+
+
 def _github(environment: Mapping[str, str]) -> Build:
     def said(name: str) -> str:
         return environment.get(f"GITHUB_{name}", "")

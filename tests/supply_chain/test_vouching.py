@@ -12,7 +12,7 @@ import pytest
 from greenops_pipelines.errors import BadInput, ConfigurationError, ObjectMissing, ProviderError
 from greenops_pipelines.evidence import canonical
 from greenops_pipelines.evidence.signing import Signer
-from greenops_pipelines.supply_chain import attach, attestations, provenance, vouching
+from greenops_pipelines.supply_chain import admission, attach, attestations, cel_policy, provenance, vouching
 from greenops_pipelines.supply_chain.admission_world import RepositoryWorld
 from greenops_pipelines.supply_chain.attestations import CYCLONEDX, PROVENANCE, SIGNATURE, SPDX, VULNERABILITIES
 from greenops_pipelines.supply_chain.declared import TrustedBuilder
@@ -55,7 +55,7 @@ def image(
     return digest
 
 
-def judged(repository: Repository, digest: str, signer: Signer, *builders: TrustedBuilder, **wants: bool) -> Verdict:
+def judged(repository: Repository, digest: str, signer: Signer, *builders: TrustedBuilder, **wants: Any) -> Verdict:
     return verdict(repository, digest, [signer.public], builders, **wants)
 
 
@@ -105,7 +105,7 @@ def test_the_second_time_nothing_is_written(oci_registry: OciRegistry, signer: S
 def test_only_what_is_built_here_is_signed_and_has_a_provenance(layout: Layout, signer: Signer) -> None:
     digest = image(layout, signer, build=None)
     found = judged(layout, digest, signer)
-    assert found.missing == ("signature", "CycloneDX SBOM by referrer", "SPDX SBOM by referrer", "provenance")
+    assert found.missing == ("signature", "provenance")
     # A bundle of ours would pass for a signature with cosign 3.
     assert {(each.predicate_type, each.way) for each in found.verified} == {(CYCLONEDX, "tag"), (SPDX, "tag")}
     assert found.level.level == 0
@@ -118,14 +118,155 @@ def test_what_has_our_signature_already_is_attested_both_ways(layout: Layout, si
     assert judged(layout, digest, signer).missing == ("provenance",)
 
 
-def test_an_index_and_its_images_are_vouched_for_together(layout: Layout, signer: Signer) -> None:
+def indexed(layout: Layout, *others: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """An index of an image for amd64 and one for arm64, and of what else is given; and the two, by architecture."""
     images = {arch: pushed(layout, arch, arch.encode(), arch) for arch in ("amd64", "arm64")}
     listed = [
         {**layout.manifest(digest).descriptor.as_document(), "platform": {"os": "linux", "architecture": arch}}
         for arch, digest in images.items()
     ]
-    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}
-    index = layout.put_manifest(canonical.dumps(document), OCI_INDEX, "v1").digest
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*listed, *others]}
+    return layout.put_manifest(canonical.dumps(document), OCI_INDEX, "v1").digest, images
+
+
+def entry(layout: Layout, content: bytes, **platform: str) -> dict[str, Any]:
+    """One more entry of an index."""
+    descriptor = layout.manifest(pushed(layout, content.decode(), content)).descriptor.as_document()
+    return {**descriptor, **({"platform": platform} if platform else {})}
+
+
+def scans(layout: Layout, digest: str, signer: Signer) -> list[tuple[str, tuple[str, ...], dict[str, Any]]]:
+    """Way, subjects and result of every scan of ours that is attached."""
+    return [
+        (each.way, each.statement.subjects, each.statement.predicate["scanner"]["result"])
+        for each in attach.read(layout, digest, [signer.public])
+        if each.statement and each.predicate_type == VULNERABILITIES
+    ]
+
+
+def test_of_an_index_with_a_platform_that_nobody_looked_at_no_scan_is_believed(layout: Layout, signer: Signer) -> None:
+    index, images = indexed(layout)
+    amd64 = images["amd64"]
+    vouch(layout, NAME, index, [said(amd64, found=scan())], BUILD, signer, NOW)
+    fault = f"linux/arm64: nobody has looked at it ({images['arm64']})"
+    for way, about, result in scans(layout, index, signer):
+        assert (way in attach.WAYS, about, result["outcome"], result["faults"]) == (
+            True,
+            (index,),
+            "not believed",
+            [fault],
+        )
+    assert [(about, result["outcome"], "faults" in result) for _, about, result in scans(layout, amd64, signer)] == [
+        ((amd64,), "passed", False)
+    ] * 2
+    assert judged(layout, amd64, signer, wants_scan=True).missing == ()
+    (why,) = judged(layout, index, signer, wants_scan=True).missing
+    assert why.startswith(
+        "a clean vulnerability scan (the newest is of 2026-05-01T12:00:00Z: not believed: linux/arm64: "
+    )
+    # SBOMs say what they are of, and may stand at both.
+    for each in judged(layout, index, signer).verified:
+        if each.statement and each.predicate_type in (CYCLONEDX, SPDX):
+            assert each.statement.subjects == (index, amd64)
+
+
+def test_the_policy_admits_no_index_of_which_a_platform_was_not_looked_at(layout: Layout, signer: Signer) -> None:
+    index, images = indexed(layout)
+    rules = admission.Rules("r", ("*",), (admission.Builder(LOCAL_BUILDER),), mode="Deny")
+    text = admission.render(rules, signer.public.pem.decode())[admission.POLICY]
+
+    def decided(digest: str) -> cel_policy.Decision:
+        containers = [{"name": "c", "image": f"{NAME}@{digest}"}]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "default"}}
+        world = RepositoryWorld(lambda _: layout)
+        return cel_policy.decide(text, {**pod, "spec": {"containers": containers}}, world, NOW + timedelta(hours=1))
+
+    clean = scan(CRITICAL=0)
+    everything = [said(digest, f"linux/{arch}", clean) for arch, digest in images.items()]
+    vouch(layout, NAME, index, everything[:1], BUILD, signer, NOW)
+    assert decided(images["amd64"]).admitted
+    denied = decided(index)
+    assert not denied.admitted
+    assert "no attested scan that found 0 CRITICAL" in denied.messages[0]
+    # Once both are looked at, one statement takes the place of both.
+    vouch(layout, NAME, index, everything, BUILD, signer, NOW)
+    for place in (index, *images.values()):
+        assert decided(place).admitted
+        assert {about for _, about, _ in scans(layout, place, signer)} == {(index, *images.values())}
+
+
+@pytest.mark.parametrize(
+    ("platform", "outcome"),
+    [
+        ({"os": "unknown", "architecture": "unknown"}, "passed"),
+        ({"os": "windows", "architecture": "amd64"}, "not believed"),
+        ({"os": "linux", "architecture": "arm", "variant": "v7"}, "not believed"),
+        ({"os": "linux", "architecture": "unknown"}, "not believed"),
+        ({"os": "linux"}, "not believed"),
+        ({}, "not believed"),
+    ],
+)
+def test_what_a_machine_may_run_of_an_index_is_all_but_what_is_for_an_unknown_system(
+    layout: Layout, signer: Signer, platform: dict[str, str], outcome: str
+) -> None:
+    index, images = indexed(layout, entry(layout, b"one-more", **platform))
+    everything = [said(digest, f"linux/{arch}", scan()) for arch, digest in images.items()]
+    vouch(layout, NAME, index, everything, BUILD, signer, NOW)
+    assert {result["outcome"] for _, _, result in scans(layout, index, signer)} == {outcome}
+    for digest in images.values():
+        assert {result["outcome"] for _, _, result in scans(layout, digest, signer)} == {"passed"}
+
+
+def test_a_failed_platform_keeps_its_own_outcome_beside_one_that_was_not_looked_at() -> None:
+    one, two, three, index = (f"sha256:{digit * 64}" for digit in "1234")
+    everything = [said(one, "linux/amd64", scan(outcome="failed", HIGH=2)), said(two, "linux/arm64", scan(LOW=1))]
+    runs = {one: "linux/amd64", two: "linux/arm64", three: "windows/amd64"}
+    found = [
+        json.loads(payload)
+        for kind, payload in vouching.statements(NAME, index, everything, None, NOW, runs)
+        if kind == VULNERABILITIES
+    ]
+    assert [
+        (
+            [f"sha256:{each['digest']['sha256']}" for each in statement["subject"]],
+            statement["predicate"]["scanner"]["result"]["outcome"],
+            statement["predicate"]["scanner"]["result"]["counts"],
+        )
+        for statement in found
+    ] == [
+        ([one], "failed", {"HIGH": 2}),
+        ([two], "passed", {"LOW": 1}),
+        ([index], "not believed", {"HIGH": 2, "LOW": 1}),
+    ]
+    without = [said(one, "linux/amd64")]
+    assert VULNERABILITIES not in dict(vouching.statements(NAME, index, without, None, NOW, runs))
+
+
+def test_what_a_manifest_of_an_index_lacks_is_named_with_its_platform(layout: Layout, signer: Signer) -> None:
+    index, images = indexed(layout)
+    everything = [said(digest, f"linux/{arch}", scan()) for arch, digest in images.items()]
+    vouch(layout, NAME, index, everything, BUILD, signer, NOW)
+    platforms = {digest: f"linux/{arch}" for arch, digest in images.items()}
+
+    def read(**wants: Any) -> Verdict:
+        return vouching.verdicts(layout, index, platforms, [signer.public], [], **wants)
+
+    found = read(wants_scan=True, now=NOW, scan_days=7)
+    assert (found.digest, found.missing, found.level.level, len(found.verified)) == (index, (), 1, 3 * 10 + 4)
+    arm64 = images["arm64"]
+    unreferred(layout, arm64, PROVENANCE)
+    untagged(layout, arm64, "sig")
+    assert read().missing == tuple(
+        f"{word} on linux/arm64's manifest {arm64}" for word in ("signature by tag", "provenance by referrer")
+    )
+    untagged(layout, arm64, "att")
+    assert read().level.level == 0
+    untagged(layout, index, "sig")
+    assert read().missing[0] == "signature by tag"
+
+
+def test_an_index_and_its_images_are_vouched_for_together(layout: Layout, signer: Signer) -> None:
+    index, images = indexed(layout)
     vouch(
         layout,
         NAME,
@@ -221,7 +362,8 @@ def test_a_provenance_is_never_restated_even_where_one_way_was_lost(layout: Layo
 
 def test_of_an_image_with_nothing_everything_is_missing(layout: Layout, signer: Signer) -> None:
     found = judged(layout, pushed(layout), signer, wants_scan=True)
-    assert found.missing == ("signature", "CycloneDX SBOM", "SPDX SBOM", "provenance", "vulnerability scan")
+    none = "a clean vulnerability scan (none is attached)"
+    assert found.missing == ("signature", "CycloneDX SBOM", "SPDX SBOM", "provenance", none)
     assert not found.ok
 
 
@@ -280,7 +422,97 @@ def test_a_flipped_byte_in_the_registry_is_missing(repository: Registry, debian:
     assert judged(repository, digest, signer).missing == ("signature by tag",)
 
 
+# --- a scan that was asked for
+
+
+@pytest.mark.parametrize(
+    ("found", "wants", "why"),
+    [
+        (scan(), {}, ""),
+        (scan(outcome="failed", HIGH=1), {}, "the newest is of 2026-05-01T12:00:00Z: failed"),
+        (scan(outcome="not believed"), {}, "the newest is of 2026-05-01T12:00:00Z: not believed"),
+        (scan(NOW - timedelta(days=365)), {}, ""),
+        (scan(NOW - timedelta(days=7, seconds=-1)), {"scan_days": 7}, ""),
+        (
+            scan(NOW - timedelta(days=7)),
+            {"scan_days": 7},
+            "the newest is of 2026-04-24T12:00:00Z: allowed is one of the last 7 days",
+        ),
+        (scan(NOW + timedelta(hours=1)), {"scan_days": 7}, "the newest is of 2026-05-01T13:00:00Z: in the future"),
+        (scan(HIGH=1, CRITICAL=0), {"severities": ["CRITICAL"]}, ""),
+        (
+            scan(HIGH=1, CRITICAL=0),
+            {"severities": ["CRITICAL", "HIGH"]},
+            "the newest is of 2026-05-01T12:00:00Z: 1 HIGH",
+        ),
+        (scan(HIGH=0), {"severities": ["CRITICAL"]}, "the newest is of 2026-05-01T12:00:00Z: no count of CRITICAL"),
+    ],
+)
+def test_a_scan_that_is_wanted_must_be_clean_and_young(
+    layout: Layout, signer: Signer, found: Scan, wants: dict[str, Any], why: str
+) -> None:
+    digest = image(layout, signer, found=found)
+    assert judged(layout, digest, signer).ok
+    missing = judged(layout, digest, signer, wants_scan=True, now=NOW, **wants).missing
+    assert missing == ((f"a clean vulnerability scan ({why})",) if why else ())
+
+
+@pytest.mark.parametrize("newest", ["passed", "failed"])
+def test_of_several_scans_the_newest_counts(layout: Layout, signer: Signer, newest: str) -> None:
+    digest = image(layout, signer, found=scan(outcome=newest))
+    older = scan(NOW - timedelta(hours=1), "failed" if newest == "passed" else "passed")
+    payload = dict(vouching.statements(NAME, digest, [said(digest, found=older)], None, NOW))[VULNERABILITIES]
+    attach.attest(layout, digest, VULNERABILITIES, payload, signer, there=())  # as one that could not be deleted
+    assert len(scans(layout, digest, signer)) == 4
+    assert judged(layout, digest, signer, wants_scan=True).ok is (newest == "passed")
+
+
+def test_a_scan_of_ours_without_a_date_is_not_passed_over(layout: Layout, signer: Signer) -> None:
+    digest = image(layout, signer, found=scan())
+    payload = attestations.statement(NAME, [digest], VULNERABILITIES, {"metadata": {"scanFinishedOn": "today"}})
+    attach.attest(layout, digest, VULNERABILITIES, payload, signer, there=())
+    assert judged(layout, digest, signer, wants_scan=True).missing == (
+        "a clean vulnerability scan (one does not say of when it is)",
+    )
+
+
+def test_a_scan_by_another_key_is_no_scan(layout: Layout, signer: Signer, other_signer: Signer) -> None:
+    digest = image(layout, signer, found=scan(outcome="failed"))
+    vouch(layout, NAME, digest, [said(digest, found=scan(NOW + timedelta(days=1)))], BUILD, other_signer, NOW)
+    assert judged(layout, digest, signer, wants_scan=True).missing == (
+        "a clean vulnerability scan (the newest is of 2026-05-01T12:00:00Z: failed)",
+    )
+
+
 # --- builders
+
+
+@pytest.mark.parametrize(
+    ("builder", "declared", "missing"),
+    [
+        (LOCAL_BUILDER, [], ()),
+        (HOSTED, [], (f"provenance by a declared builder (found {HOSTED})",)),
+        (HOSTED, [HOSTED], ()),
+        (HOSTED, [LOCAL_BUILDER, HOSTED], ()),
+        (LOCAL_BUILDER, [HOSTED], (f"provenance by a declared builder (found {LOCAL_BUILDER})",)),
+        (f"{HOSTED}/x", [HOSTED], (f"provenance by a declared builder (found {HOSTED}/x)",)),
+    ],
+)
+def test_a_provenance_counts_where_its_builder_is_declared(
+    layout: Layout, signer: Signer, builder: str, declared: list[str], missing: tuple[str, ...]
+) -> None:
+    digest = image(layout, signer, Build("https://t.example/v1", builder, "", {}))
+    found = judged(layout, digest, signer, *map(TrustedBuilder, declared))
+    # Whoever is named, we have signed it inside the build.
+    assert (found.missing, found.level.level, found.level.builder) == (missing, 1, builder)
+
+
+def test_our_key_does_not_speak_for_a_builder_with_a_key_of_its_own(
+    layout: Layout, signer: Signer, other_signer: Signer
+) -> None:
+    digest = image(layout, signer, Build("https://t.example/v1", TEKTON, "", {}))
+    found = judged(layout, digest, signer, TrustedBuilder(TEKTON, other_signer.public, 3))
+    assert (found.missing, found.level.level) == ((f"provenance by a declared builder (found {TEKTON})",), 1)
 
 
 def built(layout: Layout, digest: str, signer: Signer, builder: str, kind: str = PROVENANCE) -> None:
@@ -304,7 +536,8 @@ def test_a_builders_key_counts_for_provenance_alone(layout: Layout, signer: Sign
     digest = image(layout, other_signer, found=scan())
     built(layout, digest, other_signer, TEKTON)
     found = judged(layout, digest, signer, TrustedBuilder(TEKTON, other_signer.public, 3), wants_scan=True)
-    assert found.missing == ("signature", "CycloneDX SBOM", "SPDX SBOM", "vulnerability scan")
+    none = "a clean vulnerability scan (none is attached)"
+    assert found.missing == ("signature", "CycloneDX SBOM", "SPDX SBOM", none)
 
 
 def test_a_builders_key_counts_for_its_own_builds_alone(layout: Layout, signer: Signer, other_signer: Signer) -> None:
@@ -333,7 +566,7 @@ def test_a_policys_questions_are_answered_from_the_bytes(
     world = RepositoryWorld(lambda reference: opened(reference.registry, reference.repository))
     named, pem = f"{repository.name}:v1", signer.public.pem.decode()
     assert world.resolve(named) == world.resolve(f"{repository.name}@{digest}") == digest
-    assert world.signatures(named, pem) == 2
+    assert world.signatures(named, pem) == 1
     assert [each["predicate"] for each in world.attestations(named, CYCLONEDX, pem)] == [{"bomFormat": "CycloneDX"}]
     assert world.attestations(named, VULNERABILITIES, pem) == []
     assert world.attestations(named, CYCLONEDX, other_signer.public.pem.decode()) == []
@@ -354,3 +587,25 @@ def test_a_number_that_canonical_json_cannot_carry_is_no_fault_of_the_statement(
     world = RepositoryWorld(lambda _: layout)
     (found,) = world.attestations(f"x.example/app@{digest}", CYCLONEDX, signer.public.pem.decode())
     assert found["predicate"] == {"serial": 2**60}
+
+
+def test_where_any_bundle_is_attached_the_tags_do_not_count_as_with_kyverno(
+    layout: Layout, signer: Signer, other_signer: Signer
+) -> None:
+    digest = pushed(layout)
+    attach.sign(layout, digest, NAME, signer)
+    asked, pem = f"x.example/app@{digest}", signer.public.pem.decode()
+    unreferred(layout, digest, SIGNATURE)
+    assert RepositoryWorld(lambda _: layout).signatures(asked, pem) == 1
+    payload = attestations.statement(NAME, [digest], CYCLONEDX, {})
+    attach.attest(layout, digest, CYCLONEDX, payload, other_signer, ("referrer",))
+    assert RepositoryWorld(lambda _: layout).signatures(asked, pem) == 0
+    attach.sign(layout, digest, NAME, signer)
+    assert RepositoryWorld(lambda _: layout).signatures(asked, pem) == 1
+
+
+def test_our_bundle_about_an_sbom_is_no_signature_here(layout: Layout, signer: Signer) -> None:
+    digest = pushed(layout)
+    attach.attest(layout, digest, CYCLONEDX, attestations.statement(NAME, [digest], CYCLONEDX, {}), signer)
+    asked = f"x.example/app@{digest}"
+    assert RepositoryWorld(lambda _: layout).signatures(asked, signer.public.pem.decode()) == 0
