@@ -99,7 +99,9 @@ def verify(
     key: Annotated[
         Path | None, typer.Option(help="The signer's public key (PEM) that you trust; by default this home's own.")
     ] = None,
-    scan: Annotated[bool, typer.Option("--scan", help="A scan for vulnerabilities must be attached too.")] = False,
+    scan: Annotated[
+        bool, typer.Option("--scan", help="A scan must be attached too, young and without anything that counts.")
+    ] = False,
     level: Annotated[int, typer.Option(min=0, max=3, help="SLSA build level that the provenance must support.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -114,7 +116,16 @@ def verify(
     keys = (public_key(key),) if key else wired.evidence(settings).keys.public()
     if not keys:
         raise BadInput("--key: found none, and this home has signed nothing yet; allowed: a PEM file")
-    found = vouching.verdict(subject.repository, subject.digest, keys, declared.builders, wants_scan=scan)
+    found = vouching.verdict(
+        subject.repository,
+        subject.digest,
+        keys,
+        declared.builders,
+        wants_scan=scan,
+        now=datetime.now(UTC),
+        scan_days=declared.gate.scan_days,
+        severities=declared.gate.severities,
+    )
     ok = found.ok and found.level.level >= level
     if as_json:
         _print_json({"image": subject.name, **directly.document(found), "ok": ok})

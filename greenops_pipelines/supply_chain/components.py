@@ -76,7 +76,7 @@ def _component(each: dict[str, Any]) -> Component:
         name=each.get("name") or "",
         version=each.get("version") or "",
         purl=each.get("purl") or "",
-        kind=properties.get("syft:package:type") or "",
+        kind=properties.get("syft:package:type") or properties.get("greenops:found:by") or "",
         supplier=supplier.get("name") or "",
         licences=" AND ".join(filter(None, map(_licence, each.get("licenses") or []))),
         path=properties.get("syft:location:0:path") or "",

@@ -139,14 +139,16 @@ def attest(
             progress(f"{part.platform}: scan ...")
             scan = _scan(subject, part, made, known, reports, folder, now)
             said.append(vouching.Said(part.platform, part.manifest.digest, made.sbom.cyclonedx, made.sbom.spdx, scan))
-    written = vouching.statements(subject.name, subject.digest, said, build, now)
+    runs = vouching.runnable(subject.repository, subject.digest)
+    written = vouching.statements(subject.name, subject.digest, said, build, now, runs)
     about = tuple((kind, attestations.subjects(payload)) for kind, payload in written)
     about = ((SIGNATURE, (subject.digest,)), *about)
     if dry_run:
         return Attested(subject.name, subject.digest, True, about, tuple(listed), None)
     progress("attaching ...")
     vouching.vouch(subject.repository, subject.name, subject.digest, said, build, signer(), now)
-    verdict = vouching.verdict(subject.repository, subject.digest, keys(), declared.builders)
+    places = {each.digest: each.platform for each in said}
+    verdict = vouching.verdicts(subject.repository, subject.digest, places, keys(), declared.builders)
     return Attested(subject.name, subject.digest, False, about, tuple(listed), verdict)
 
 

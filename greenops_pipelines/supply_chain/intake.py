@@ -263,7 +263,8 @@ class Intake:
             if said:
                 build = self.build() if is_own else None
                 vouching.vouch(subject.repository, subject.name, subject.digest, said, build, self.signer(), now)
-        verdict = vouching.verdict(subject.repository, subject.digest, self.keys(), self.declared.builders)
+        places = {row["platform_digest"]: row["platform"] for row in self._documents(subject.digest)}
+        verdict = vouching.verdicts(subject.repository, subject.digest, places, self.keys(), self.declared.builders)
         self._record(subject, verdict, now)
         outcome = f"lacks {', '.join(verdict.missing)}" if verdict.missing else "everything is attached and verifies"
         return {"outcome": f"{outcome}; SLSA build level {verdict.level.level}"}
