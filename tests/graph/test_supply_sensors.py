@@ -36,7 +36,9 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     ops.mkdir()
     monkeypatch.setenv("GREENOPS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("GREENOPS_OPS_DIR", str(ops))
-    monkeypatch.setattr(subjects, "open_registry", lambda reference: opened(reference.registry, reference.repository))
+    monkeypatch.setattr(
+        subjects, "open_registry", lambda reference, *_: opened(reference.registry, reference.repository)
+    )
     declare(ops, "{name: app, source: oci:app}")
     return Layout(ops / "app", create=True)
 
@@ -79,8 +81,10 @@ def test_a_new_digest_is_a_partition_and_a_run_once(app: Layout, instance: dg.Da
     assert tick(instance) == ([], [], "2 images, none of them new; 0 sources not reached")
     moved = push(app, "v1", {"b": "b"})
     assert tick(instance)[1] == [moved]
-    # Back to what was there before: that has its partition.
+    # Back to what was there before, which has its partition: what the images are is looked at anew, and no image taken in.
     push(app, "v1")
+    (request,), added, _ = tick(instance)
+    assert (request.job_name, request.partition_key, added) == ("images_moved", None, [])
     assert tick(instance)[0] == []
 
 

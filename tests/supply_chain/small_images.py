@@ -141,7 +141,8 @@ class Site:
     def put(self, table: Table, *rows: Mapping[str, Any]) -> None:
         """Rows written by hand; what a row leaves out is null."""
         blank = dict.fromkeys(table.schema.names)
-        self.lake.write(table, pa.Table.from_pylist([{**blank, **row} for row in rows], schema=table.schema))
+        new = pa.Table.from_pylist([{**blank, **row} for row in rows], schema=table.schema)
+        self.lake.write(table, new, refresh=False)  # nobody reads the warehouse here
 
     def listed(self, digest: str, *packages: str, image: str = "app", platform: str = "linux/amd64") -> str:
         """An image in use whose SBOM was made and published, of Python packages such as demo@1.0; the SBOM's SHA-256."""

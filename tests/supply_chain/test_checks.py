@@ -59,7 +59,7 @@ def test_nothing_to_look_at_is_no_pass(site: Site) -> None:
         checks.verified(site.lake, NOW),
         checks.matrix(site.lake),
         checks.slsa_level(site.lake, NOW),
-        checks.gate(site.lake),
+        checks.gate(site.lake, NOW),
     ):
         assert found.measured is None, found.check
         assert found.missing, found.check
@@ -120,7 +120,7 @@ def test_what_no_tag_points_to_any_more_counts_for_nothing(site: Site) -> None:
     assert published(site).measured == 100
     assert checks.ntia(site.lake).measured == 100
     assert checks.verified(site.lake, NOW).measured == 100
-    assert checks.gate(site.lake).measured == 0
+    assert checks.gate(site.lake, NOW).measured == 0
 
 
 # --- minimum elements
@@ -203,6 +203,7 @@ def verdict(digest: str, image: str = "a", **changes: Any) -> dict[str, Any]:
         "excused": 0,
         "advisories": 0,
         "scanned_at": NOW,
+        "judged_at": NOW,
     } | changes
 
 
@@ -223,7 +224,7 @@ def hole(digest: str, vulnerability: str, **changes: Any) -> dict[str, Any]:
 def test_the_gate_passes_with_a_believed_scan_of_every_image(site: Site) -> None:
     images(site, image_row(A, "a"), image_row(B, "b"))
     site.put(IMAGE_VERDICTS, verdict(A), verdict(B, "b", excused=2))
-    found = checks.gate(site.lake)
+    found = checks.gate(site.lake, NOW)
     assert (found.measured, found.missing, found.outcome) == (0, None, "passed")
     assert found.figures == {
         "images": 2,
@@ -237,7 +238,7 @@ def test_the_gate_passes_with_a_believed_scan_of_every_image(site: Site) -> None
 def test_no_scanner_is_no_pass_and_says_so(site: Site) -> None:
     images(site, image_row(A, "a"), image_row(B, "b"))
     site.put(IMAGE_VERDICTS, verdict(A), verdict(B, "b", outcome="no scanner", scanned_at=None))
-    found = checks.gate(site.lake)
+    found = checks.gate(site.lake, NOW)
     assert found.measured is None
     assert (found.missing or "").startswith(
         "no scanner: neither trivy nor grype is on PATH, and no report was handed in"
@@ -248,7 +249,7 @@ def test_no_scanner_is_no_pass_and_says_so(site: Site) -> None:
 def test_an_image_that_was_not_judged_yet_is_no_pass_not_even_in_its_first_hour(site: Site) -> None:
     images(site, image_row(A, "a"), image_row(B, "b", noticed_at=NOW))
     site.put(IMAGE_VERDICTS, verdict(A))
-    found = checks.gate(site.lake)
+    found = checks.gate(site.lake, NOW)
     assert (found.measured, found.missing) == (None, "a scan of every image")
 
 
@@ -261,7 +262,7 @@ def test_what_counts_is_named_the_gravest_first_whatever_else_is_missing(site: S
         hole(A, "CVE-2026-0003", severity="CRITICAL"),
         hole(A, "CVE-2026-0001", is_counted=False),
     )
-    found = checks.gate(site.lake)
+    found = checks.gate(site.lake, NOW)
     assert (found.measured, found.missing, found.outcome) == (2, None, "failed")
     assert found.detail == "a: CVE-2026-0003 CRITICAL in openssl 3.0; a: CVE-2026-0002 HIGH in openssl 3.0"
 
@@ -269,7 +270,7 @@ def test_what_counts_is_named_the_gravest_first_whatever_else_is_missing(site: S
 def test_a_scan_that_is_not_believed_counts_as_a_hole(site: Site) -> None:
     images(site, image_row(A, "a"), image_row(B, "b"))
     site.put(IMAGE_VERDICTS, verdict(A, outcome="failed", faults="the scan is too old\nof another image"), verdict(B))
-    found = checks.gate(site.lake)
+    found = checks.gate(site.lake, NOW)
     assert (found.measured, found.detail) == (1, f"a{SHORT[A]}: the scan is too old; of another image")
     assert found.figures["scans that are not believed"] == 1
 
@@ -278,9 +279,17 @@ def test_each_platform_is_scanned(site: Site) -> None:
     images(site, image_row(A, "a", is_index=True))
     arm64 = verdict(A, platform="linux/arm64", outcome="no scanner")
     site.put(IMAGE_VERDICTS, verdict(A), arm64)
-    assert checks.gate(site.lake).measured is None
+    assert checks.gate(site.lake, NOW).measured is None
     site.put(IMAGE_VERDICTS, verdict(A), {**arm64, "outcome": "failed", "counted": 1})
-    assert checks.gate(site.lake).measured == 1
+    assert checks.gate(site.lake, NOW).measured == 1
+
+
+def test_a_verdict_of_long_ago_proves_nothing_today(site: Site) -> None:
+    images(site, image_row(A, "a"))
+    site.put(IMAGE_VERDICTS, verdict(A))
+    assert checks.gate(site.lake, NOW + checks.JUDGED_AGAIN).measured == 0
+    found = checks.gate(site.lake, NOW + checks.JUDGED_AGAIN + MINUTE)
+    assert (found.measured, "a verdict that is younger than" in (found.missing or "")) == (None, True)
 
 
 # --- the matrix, and what was reached

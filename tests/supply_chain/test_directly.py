@@ -77,7 +77,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(subjects, "open_registry", lambda reference: opened(reference.registry, reference.repository))
+    monkeypatch.setattr(
+        subjects, "open_registry", lambda reference, *_: opened(reference.registry, reference.repository)
+    )
     return tmp_path / "home"
 
 
@@ -115,6 +117,8 @@ def test_an_image_of_a_real_registry_is_attested_and_verified_in_a_build(
 ) -> None:
     for name, value in GITHUB.items():
         monkeypatch.setenv(name, value)
+    Keys(tmp_path / "ours").signer()
+    monkeypatch.setenv("GREENOPS_EVIDENCE_KEY", str(tmp_path / "ours" / "evidence.key"))
     repository = debian.repository("team/built")
     digest = push(repository)
     image = f"{repository.name}:v1"
@@ -125,6 +129,14 @@ def test_an_image_of_a_real_registry_is_attested_and_verified_in_a_build(
         "it lacks signature, CycloneDX SBOM, SPDX SBOM, provenance\n"
     )
 
+    undeclared = greenops("attest", image, "--json")
+    builder = "https://github.com/actions/runner/github-hosted"
+    assert (undeclared.code, undeclared.json["verdict"]["missing"]) == (
+        1,
+        [f"provenance by a declared builder (found {builder})"],
+    )
+    with (tmp_path / "ops" / "images.yaml").open("a") as stream:
+        stream.write(f"builders:\n  - id: {builder}\n")
     done = greenops("attest", image, "--json")
     assert done.code == 0
     assert (done.json["digest"], done.json["dry_run"], done.json["verdict"]["ok"]) == (digest, False, True)
@@ -159,6 +171,18 @@ def test_an_image_of_a_real_registry_is_attested_and_verified_in_a_build(
         ["signature", "CycloneDX SBOM", "SPDX SBOM", "provenance"],
     )
     assert "vulnerability scan" in greenops("verify", image, "--scan").err
+
+
+def test_a_key_that_would_be_thrown_away_with_the_job_signs_nothing(
+    greenops: Greenops, app: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(app)
+    for name, value in GITHUB.items():
+        monkeypatch.setenv(name, value)
+    ended = greenops("attest", "app")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("greenops: GREENOPS_EVIDENCE_KEY: found nothing in a CI job, allowed: ")
+    assert app.tags() == ("v1",)
 
 
 def _stranger(folder: Path) -> Path:

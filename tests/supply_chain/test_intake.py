@@ -32,7 +32,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def without_pauses_and_scanners(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(subjects, "open_registry", lambda reference: opened(reference.registry, reference.repository))
+    monkeypatch.setattr(
+        subjects, "open_registry", lambda reference, *_: opened(reference.registry, reference.repository)
+    )
     # `nice`, `git` and no scanner.
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -374,7 +376,8 @@ def test_a_document_with_other_bytes_is_a_fault_of_its_image_alone(tmp_path: Pat
     flip(site.home / "sbom" / row["cyclonedx_key"])
     assert site.take(one)[1] == f"fault: {row['cyclonedx_key']}: found other bytes than were published"
     verdicts = {row["image_digest"]: row["faults"] for row in site.judge()}
-    assert verdicts == {one: "there is no SBOM to hold the scan against", two: None}
+    said = "there is no report: its SBOM cannot be read\nthere is no SBOM to hold the scan against"
+    assert verdicts == {one: said, two: None}
 
 
 def test_a_run_that_is_killed_after_publishing_is_made_up_for_and_nothing_is_there_twice(tmp_path: Path) -> None:

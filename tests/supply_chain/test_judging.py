@@ -57,7 +57,7 @@ def verdict(site: Site, days: float = 0) -> tuple[str, int, int, str]:
 
 
 def gate(site: Site) -> tuple[float | None, str | None]:
-    found = checks.gate(site.lake)
+    found = checks.gate(site.lake, NOW)
     return found.measured, found.missing
 
 
@@ -118,7 +118,7 @@ def test_what_any_scanner_finds_counts_once(site: Site, tools: Path) -> None:
         ("CVE-2026-0002", "trivy", "CRITICAL", "demo", "1.0", True),
     ]
     assert gate(site) == (2, None)
-    assert f"app: {HOLE} CRITICAL in demo 1.0" in checks.gate(site.lake).detail
+    assert f"app: {HOLE} CRITICAL in demo 1.0" in checks.gate(site.lake, NOW).detail
 
 
 def test_what_is_slight_is_listed_and_does_not_count(site: Site, tools: Path) -> None:
@@ -293,7 +293,7 @@ def test_images_are_judged_as_long_as_a_tag_points_to_them_each_by_itself(
     scan(site)
     found = {row["image"]: row["outcome"] for row in site.judge()}
     assert found == {"app": "failed", "other": "no scanner"}
-    figures = checks.gate(site.lake).figures
+    figures = checks.gate(site.lake, NOW).figures
     assert (figures["images"], figures["counted"], figures["images without a scan"]) == (2, 1, 1)
 
 
@@ -313,7 +313,7 @@ def test_the_tables_have_their_declared_form_and_are_the_same_the_second_time(si
     first, second = site.intake.judge(NOW), site.intake.judge(NOW)
     assert [each.version for each in first[:2]] == [each.version for each in second[:2]]
     known = site.intake.knowledge(NOW)
-    rows, verdicts = judging.tables(judging.in_use(site.lake, site.store, known, NOW), known)
+    rows, verdicts = judging.tables(judging.in_use(site.lake, site.store, known, NOW), known, NOW)
     assert (rows.schema, verdicts.schema) == (VULNERABILITIES.schema, IMAGE_VERDICTS.schema)
 
 
