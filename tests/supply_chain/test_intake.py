@@ -181,10 +181,10 @@ def test_a_platform_that_is_declared_later_is_made_up_for(tmp_path: Path) -> Non
     arm64 = ("linux/arm64", push(app, "b", architecture="arm64"))
     index = push_index(app, "v1", [("linux/amd64", push(app, "a")), arm64])
     site.look()
-    assert site.take(index)[0] == "1 SBOMs, 1 components"
+    assert site.intake.sbom(index, NOW)["outcome"] == "1 SBOMs, 1 components"
     site.images = (site.images[0].model_copy(update={"platforms": ("linux/amd64", "linux/arm64")}),)
     assert site.intake.wanting(NOW) == [index]
-    assert site.take(index)[0] == "2 SBOMs, 2 components"
+    assert site.intake.sbom(index, NOW)["outcome"] == "2 SBOMs, 2 components"
 
 
 # --- faults
@@ -205,7 +205,7 @@ def test_a_corrupt_layer_is_a_fault_until_it_is_mended(tmp_path: Path) -> None:
     digest = push(app)
     site.look()
     corrupt(app, digest)
-    site.take(digest)
+    site.intake.sbom(digest, NOW)
     layer = app.manifest(digest).layers[0].digest
     said = f"app: {layer}: found other bytes in it than its digest says"
     assert faults(site) == [("sbom", said)]
@@ -213,7 +213,7 @@ def test_a_corrupt_layer_is_a_fault_until_it_is_mended(tmp_path: Path) -> None:
     assert (site.sboms(), site.documents(), list((site.home / "scratch").iterdir())) == ([], {}, [])
     assert site.intake.wanting(NOW) == [digest]
     corrupt(app, digest)
-    assert site.take(digest)[0] == "1 SBOMs, 1 components"
+    assert site.intake.sbom(digest, NOW)["outcome"] == "1 SBOMs, 1 components"
     assert (faults(site), published(site)[0]) == ([], 100)
 
 
@@ -337,7 +337,7 @@ def test_an_image_whose_tag_moved_is_taken_in_no_more(tmp_path: Path) -> None:
     site = of_layout(tmp_path)
     old = push(place(site))
     site.look()
-    site.take(old)
+    site.intake.sbom(old, NOW)
     new = push(place(site), files=DEMO | {"a": "a"})
     site.look()
     assert site.take(old) == ["no tag points to it any more"] * 3
@@ -355,14 +355,14 @@ def test_documents_that_are_gone_from_the_store_are_missed_and_made_again(tmp_pa
     site = of_layout(tmp_path)
     digest = push(place(site))
     site.look()
-    site.take(digest)
+    site.intake.sbom(digest, NOW)
     before = site.documents()
     (row,) = site.sboms()
     (site.home / "sbom" / row["spdx_key"]).unlink()
     measured, detail = published(site)
     assert (measured, detail) == (0, f"app@{digest[:19]}: {row['spdx_key']} is not in the store any more")
     assert digest in site.intake._incomplete()
-    assert site.take(digest)[0] == "1 SBOMs, 1 components"
+    assert site.intake.sbom(digest, NOW)["outcome"] == "1 SBOMs, 1 components"
     assert (site.documents(), published(site)[0]) == (before, 100)
 
 
@@ -371,10 +371,12 @@ def test_a_document_with_other_bytes_is_a_fault_of_its_image_alone(tmp_path: Pat
     one, two = push(place(site)), push(place(site), "v2", DEMO | {"a": "a"})
     site.look()
     for digest in (one, two):
-        site.take(digest)
+        site.intake.sbom(digest, NOW)
     (row,) = [row for row in site.sboms() if row["image_digest"] == one]
     flip(site.home / "sbom" / row["cyclonedx_key"])
-    assert site.take(one)[1] == f"fault: {row['cyclonedx_key']}: found other bytes than were published"
+    assert (
+        site.intake.scan(one, NOW)["outcome"] == f"fault: {row['cyclonedx_key']}: found other bytes than were published"
+    )
     verdicts = {row["image_digest"]: row["faults"] for row in site.judge()}
     said = "there is no report: its SBOM cannot be read\nthere is no SBOM to hold the scan against"
     assert verdicts == {one: said, two: None}
@@ -399,7 +401,7 @@ site.intake.sbom({digest!r}, NOW)
     assert ended.returncode == -signal.SIGKILL
     there = site.documents()
     assert (len(there), site.sboms(), published(site)[0]) == (2, [], 0)
-    assert site.take(digest)[0] == "1 SBOMs, 1 components"
+    assert site.intake.sbom(digest, NOW)["outcome"] == "1 SBOMs, 1 components"
     assert (site.documents(), len(site.sboms()), published(site)[0]) == (there, 1, 100)
 
 
@@ -426,7 +428,7 @@ def scanned(tmp_path: Path, signer: Signer) -> tuple[Site, str]:
     app = place(site)
     digest = push(app)
     site.look()
-    site.take(digest)
+    site.intake.sbom(digest, NOW)
     site.keys.signer()
     build = provenance.Build(provenance.OWN_BUILD_TYPE, provenance.LOCAL_BUILDER, "", {})
     (row,) = site.sboms()
@@ -436,7 +438,8 @@ def scanned(tmp_path: Path, signer: Signer) -> tuple[Site, str]:
     site.reports = tmp_path / "reports"
     site.reports.mkdir()
     (site.reports / "report.json").write_text(json.dumps(report(digest)))
-    site.take(digest)
+    site.intake.scan(digest, NOW)
+    site.intake.attest(digest, NOW)
     return site, digest
 
 
