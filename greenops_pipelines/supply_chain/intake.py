@@ -98,6 +98,8 @@ class Intake:
     def wanting(self, now: datetime) -> list[str]:
         """Digests in use without an SBOM, a standing or a scan that is young enough, or with a fault; and those of which another
         outcome is attested than the gate's word of today: after a new advisory, or an exception.
+
+        Where nothing scans and nothing ever did, the want of a scan is no reason to ask every image every night.
         """
         oldest = now - timedelta(days=self.declared.gate.scan_days) + _RENEWED
         wanting = self.lake.query(
@@ -120,12 +122,15 @@ class Intake:
             ) as w on w.image_digest = i.image_digest
             where i.image_digest is not null and (
                 s.image_digest is null or t.image_digest is null or t.missing is not null or f.image_digest is not null
-                or c.scanned_at is null or c.scanned_at < $1 or (v.outcome = 'failed' and v.counted = 0)
+                or (
+                    ($3 or exists (from image_scans where scanner <> 'none'))
+                    and (c.scanned_at is null or c.scanned_at < $1 or (v.outcome = 'failed' and v.counted = 0))
+                )
                 or t.read_at < $2
                 or (t.is_attached_here and w.outcome is not null and t.attested is distinct from w.outcome)
             )
             """,
-            [oldest, now - READ_AGAIN],
+            [oldest, now - READ_AGAIN, scanning.is_possible(self.reports)],
         )
         return sorted({*wanting["digest"].to_pylist(), *self._incomplete()})
 

@@ -48,6 +48,11 @@ def take(cyclonedx: bytes, digests: Collection[str], reports: Path | None, scrat
     return [*_here(cyclonedx, scratch, now), *_handed_in(digests, reports)]
 
 
+def is_possible(reports: Path | None) -> bool:
+    """Whether there is a scanner here, or a report that was handed in."""
+    return bool(scanner.found() or _files(reports))
+
+
 def rows(base: Mapping[str, Any], taken: Sequence[Taken], store: ObjectStore) -> list[dict[str, Any]]:
     """Rows of IMAGE_SCANS, their reports published; one that says so where there was no scan at all.
 

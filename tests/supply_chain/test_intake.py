@@ -467,6 +467,16 @@ def test_nothing_is_wanting_of_what_is_complete_until_its_scan_is_about_to_be_to
     assert site.intake.wanting(NOW + 6 * DAY + timedelta(seconds=1)) == [digest]
 
 
+def test_where_nothing_scans_the_want_of_a_scan_asks_for_no_image(scanned: tuple[Site, str]) -> None:
+    site, digest = scanned
+    (site.reports / "report.json").unlink()
+    site.intake.scan(digest, NOW)
+    assert site.rows("select scanner from image_scans") == [{"scanner": "none"}]
+    assert site.intake.wanting(NOW) == []
+    (site.reports / "report.json").write_text(json.dumps(report(digest)))
+    assert site.intake.wanting(NOW) == [digest]
+
+
 def test_a_scan_that_failed_or_is_not_believed_is_tried_again(scanned: tuple[Site, str]) -> None:
     site, digest = scanned
     assert site.reports is not None
