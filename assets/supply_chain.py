@@ -62,29 +62,31 @@ def images(
     yield checked(context, platform, looked(look.faults, len(look.noticed)), dg.AssetCheckSeverity.ERROR)
 
 
-@dg.multi_asset(
-    name="supply_chain_sbom",
-    retry_policy=_RETRY,
-    specs=[
+def _by_digest(deps: list[list[str]], *tables: tuple[str, set[str], str]) -> list[dg.AssetSpec]:
+    """Tables that one step fills for an image: name, kinds, description."""
+    return [
         dg.AssetSpec(
             key=["supply_chain", name],
             group_name="supply_chain",
             owners=_OWNERS,
             kinds=kinds,
             code_version="1",
-            deps=[["supply_chain", "images"]],
+            deps=deps,
             partitions_def=DIGESTS,
             description=description,
         )
-        for name, kinds, description in (
-            (
-                "sbom",
-                {"parquet", "json"},
-                SBOMS.comment + " Syft reads the image, once its layers were found sound.",
-            ),
-            ("components", {"parquet"}, SBOM_COMPONENTS.comment),
-        )
-    ],
+        for name, kinds, description in tables
+    ]
+
+
+@dg.multi_asset(
+    name="supply_chain_sbom",
+    retry_policy=_RETRY,
+    specs=_by_digest(
+        [["supply_chain", "images"]],
+        ("sbom", {"parquet", "json"}, SBOMS.comment + " Syft reads the image, once its layers were found sound."),
+        ("components", {"parquet"}, SBOM_COMPONENTS.comment),
+    ),
     partitions_def=DIGESTS,
 )
 def sbom(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
@@ -112,22 +114,11 @@ def scans(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.
 @dg.multi_asset(
     name="supply_chain_attestations",
     retry_policy=_RETRY,
-    specs=[
-        dg.AssetSpec(
-            key=["supply_chain", name],
-            group_name="supply_chain",
-            owners=_OWNERS,
-            kinds=kinds,
-            code_version="1",
-            deps=[["supply_chain", "sbom"], ["supply_chain", "scans"]],
-            partitions_def=DIGESTS,
-            description=description,
-        )
-        for name, kinds, description in (
-            ("attestations", {"docker", "parquet"}, IMAGE_ATTESTATIONS.comment),
-            ("standing", {"parquet"}, IMAGE_STANDING.comment),
-        )
-    ],
+    specs=_by_digest(
+        [["supply_chain", "sbom"], ["supply_chain", "scans"]],
+        ("attestations", {"docker", "parquet"}, IMAGE_ATTESTATIONS.comment),
+        ("standing", {"parquet"}, IMAGE_STANDING.comment),
+    ),
     partitions_def=DIGESTS,
 )
 def attestations(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult[None]]:

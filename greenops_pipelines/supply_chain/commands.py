@@ -6,7 +6,6 @@ nothing else; progress goes to stderr.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -143,31 +142,9 @@ def verify(
 @app.command("list")
 def list_images(context: typer.Context, as_json: Json = False) -> None:
     """List the images in use, with what is known of each."""
-    rows = (
-        context.obj()
-        .lake(load_settings())
-        .query(
-            """
-        select i.image, i.tag, i.image_digest as digest, s.components, s.ntia, v.gate, t.missing, t.slsa_level,
-            t.image_digest is not null as is_read_back, f.fault, i.is_sample
-        from images as i
-        left join (
-            select image_digest, sum(components)::bigint as components, bool_and(is_conformant) as ntia
-            from sboms group by all
-        ) as s using (image_digest)
-        left join (
-            -- The worst of its platforms: failed, no scanner, passed.
-            select image_digest, min(outcome) as gate from image_verdicts group by all
-        ) as v using (image_digest)
-        left join image_standing as t using (image_digest)
-        left join (
-            select image_digest, string_agg(fault, '; ' order by step) as fault from image_faults group by all
-        ) as f using (image_digest)
-        order by i.image, i.tag
-        """
-        )
-        .to_pylist()
-    )
+    from greenops_pipelines.supply_chain import listing
+
+    rows = listing.images(context.obj().lake(load_settings()))
     if as_json:
         _print_json({"images": rows})
         return
@@ -178,7 +155,7 @@ def list_images(context: typer.Context, as_json: Json = False) -> None:
         level = "-" if row["slsa_level"] is None else row["slsa_level"]
         sample = "  (sample)" if row["is_sample"] else ""
         typer.echo(
-            f"{row['image']}:{row['tag']}  {row['digest'][:19]}  {components}  gate: {row['gate'] or '-'}  "
+            f"{row['image']}:{row['tag']}  {(row['digest'] or 'cannot be read')[:19]}  {components}  gate: {row['gate'] or '-'}  "
             f"SLSA {level}  {stands}{sample}"
         )
     if not rows:
@@ -193,20 +170,9 @@ def find(
     as_json: Json = False,
 ) -> None:
     """Which images carry it? Exit 1 if none does."""
-    rows = (
-        context.obj()
-        .lake(load_settings())
-        .query(
-            """
-        select c.image, c.image_digest as digest, c.platform, c.name, c.version, c.purl, i.image_digest is not null as in_use
-        from sbom_components as c
-        left join (select distinct image_digest from images) as i using (image_digest)
-        where c.name ilike $1 and ($2 is null or c.version = $2) order by all
-        """,
-            [package, version],
-        )
-        .to_pylist()
-    )
+    from greenops_pipelines.supply_chain import listing
+
+    rows = listing.carrying(context.obj().lake(load_settings()), package, version)
     if as_json:
         _print_json({"components": rows})
     for row in [] if as_json else rows:
@@ -227,29 +193,12 @@ def sbom(
     platform: Annotated[str | None, typer.Option(help="Where there are several.", show_default=False)] = None,
 ) -> None:
     """Print a published SBOM, as it was published."""
-    from greenops_pipelines.supply_chain import published
+    from greenops_pipelines.supply_chain import listing, published
 
     settings = load_settings()
-    wired = context.obj()
-    rows = (
-        wired.lake(settings)
-        .query(
-            """
-        select s.* from sboms as s left join images as i using (image_digest)
-        where $1 in (s.image_digest, i.image, s.image) and ($2 is null or s.platform = $2)
-        order by i.noticed_at desc nulls last, s.platform
-        """,
-            [image, platform],
-        )
-        .to_pylist()
-    )
-    if not rows:
-        raise BadInput(f"image {image}: found no SBOM of it, allowed: a name or digest of `greenops image list`")
-    if len({row["platform"] for row in rows}) > 1:
-        names = ", ".join(sorted({row["platform"] for row in rows}))
-        raise BadInput(f"image {image}: found SBOMs for {names}, allowed: one of them with --platform")
+    row = listing.sbom(context.obj().lake(settings), image, platform)
     kind = "spdx" if spdx else "cyclonedx"
-    document = published.read(wired.documents(settings), rows[0][f"{kind}_key"], rows[0][f"{kind}_sha256"])
+    document = published.read(context.obj().documents(settings), row[f"{kind}_key"], row[f"{kind}_sha256"])
     # Not a byte more, into a pipe: its SHA-256 is the one in the table.
     sys.stdout.write(document.decode() + ("\n" if sys.stdout.isatty() else ""))
 
@@ -284,11 +233,14 @@ def add_exception(
     subject = directly.open_image(image, declared, settings.home)
     if not author:
         raise BadInput("--author: found nothing, allowed: who answers for the exception, such as a team's name")
+    signer = wired.evidence(settings).keys.signer(settings.evidence_key)
+    if declared.vex_keys and signer.public.keyid not in {key.keyid for key in declared.vex_keys}:
+        raise BadInput("ops/images.yaml: vex.keys: found other keys than this home's, allowed: with its key among them")
     now = datetime.now(UTC).replace(microsecond=0)
-    made: list[tuple[str, bytes]] = []
+    made = {}
     for part in subject.parts:
         envelope = exceptions.make(
-            wired.evidence(settings).keys.signer(settings.evidence_key),
+            signer,
             vulnerability=vulnerability,
             image_digest=part.manifest.digest,
             image_name=subject.name,
@@ -300,21 +252,13 @@ def add_exception(
             notes=notes,
             purl=purl,
         )
-        image_id, own_id = part.manifest.digest.removeprefix("sha256:")[:12], hashlib.sha256(envelope).hexdigest()[:8]
-        made.append((f"{vulnerability}-{image_id}-{own_id}.json", envelope))
-    declared_keys = declared.vex_keys
-    signer = wired.evidence(settings).keys.signer(settings.evidence_key).public
-    if declared_keys and signer.keyid not in {key.keyid for key in declared_keys}:
-        raise BadInput("ops/images.yaml: vex.keys: found other keys than this home's, allowed: with its key among them")
+        made[exceptions.file_name(vulnerability, part.manifest.digest, envelope)] = envelope
     if not dry_run:
-        declared.vex_folder.mkdir(parents=True, exist_ok=True)
-        for name, envelope in made:
-            with (declared.vex_folder / name).open("xb") as stream:
-                stream.write(envelope)
+        exceptions.put(declared.vex_folder, made)
     if as_json:
-        _print_json({"files": [name for name, _ in made], "dry_run": dry_run, "expires_days": days})
+        _print_json({"files": list(made), "dry_run": dry_run, "expires_days": days})
         return
-    for name, _ in made:
+    for name in made:
         typer.echo(
             f"{'would write' if dry_run else 'wrote'} {declared.vex_folder.name}/{name}, which ends in {days} days"
         )

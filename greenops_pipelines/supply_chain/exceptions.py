@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -135,6 +135,22 @@ def make(
     if read.refused:
         raise BadInput(f"exception: {read.refused[0].reason}")
     return envelope
+
+
+def file_name(vulnerability: str, image_digest: str, envelope: bytes) -> str:
+    """Of an exception's file: another exception for the same image and vulnerability has another name."""
+    own = hashlib.sha256(envelope).hexdigest()[:8]
+    return f"{vulnerability}-{image_digest.removeprefix('sha256:')[:12]}-{own}.json"
+
+
+def put(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes exceptions into the folder, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, envelope in files.items():
+        # Not *.json before it is whole: a reader would refuse half of it, and say so.
+        part = folder / f".{name}.part"
+        part.write_bytes(envelope)
+        part.replace(folder / name)
 
 
 def read_folder(path: Path, keys: Sequence[PublicKey], now: datetime) -> Exceptions:
