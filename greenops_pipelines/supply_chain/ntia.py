@@ -97,7 +97,8 @@ def _by_checker(spdx: bytes) -> Ntia:
     with tempfile.TemporaryDirectory(prefix="ntia-") as folder, _quiet():
         path = Path(folder) / "sbom.spdx.json"
         path.write_bytes(spdx)
-        checker = NTIAChecker(str(path), compliance="ntia", sbom_spec="spdx2")
+        # Not its look at SPDX's grammar, which grows with the square of the packages: 9 s for 1,400. The tests have that.
+        checker = NTIAChecker(str(path), validate=False, compliance="ntia", sbom_spec="spdx2")
     missing: dict[str, list[str]] = {}
     for element, components in checker.all_components_without_info:
         missing[element] = [name or identifier for name, identifier in components]
