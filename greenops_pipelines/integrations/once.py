@@ -5,6 +5,7 @@ Used by `greenops run`. The runs are ordinary ones: the UI shows them with their
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,14 +59,22 @@ class Plan:
 
 
 def prepare_home(settings: Settings) -> None:
-    """Dagster's home with its configuration; an operator's own `dagster.yaml` is left alone."""
+    """Dagster's home with its configuration and databases; an operator's own `dagster.yaml` is left alone.
+
+    The databases are made here, by one process at a time: webserver, daemon and code server, started together over a
+    home that has none, each make them, and two that stamp the same revision leave a home that none can open again
+    ("Version table 'alembic_version' has more than one head").
+    """
     home = settings.dagster_home
     home.mkdir(parents=True, exist_ok=True)
-    config = home / "dagster.yaml"
-    if not config.exists():
-        text = (resources.files("greenops_pipelines") / "dagster.yaml").read_text(encoding="utf-8")
-        config.write_text(text, encoding="utf-8")
-    os.environ["DAGSTER_HOME"] = str(home)
+    with (home / ".prepared.lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        config = home / "dagster.yaml"
+        if not config.exists():
+            text = (resources.files("greenops_pipelines") / "dagster.yaml").read_text(encoding="utf-8")
+            config.write_text(text, encoding="utf-8")
+        with dg.DagsterInstance.from_config(str(home)):
+            os.environ["DAGSTER_HOME"] = str(home)
 
 
 def days(settings: Settings, now: datetime) -> tuple[date, date]:
