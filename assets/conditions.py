@@ -7,6 +7,7 @@ _INGESTED = dg.AssetSelection.assets(["carbon", "intensity"], ["carbon", "usage"
 
 _OPTIONAL = dg.AssetSelection.assets(
     ["recovery", "gameday"],
+    ["slo", "drill"],
     *(["supply_chain", name] for name in ("sbom", "components", "scans", "attestations", "standing")),
 )
 """Where it cannot be made (a machine without PostgreSQL, an image that went before it was read), what reads it goes on

@@ -17,8 +17,8 @@ _LAST = {"dagster/priority": "-10"}
     owners=_OWNERS,
     kinds={"duckdb", "parquet"},
     code_version="1",
-    # A GameDay is no table of the warehouse's, and its month is to be on the card.
-    deps=[["lake", "warehouse"], ["evidence", "bundles"], ["recovery", "gameday"]],
+    # Drills are no tables of the warehouse's, and what they measured is to be on the card.
+    deps=[["lake", "warehouse"], ["evidence", "bundles"], ["recovery", "gameday"], ["slo", "drill"]],
     automation_condition=FOLLOW_INPUTS,
     op_tags=_LAST,
     description=SCORECARD.comment + " `greenops status` prints it as of the moment of asking.",

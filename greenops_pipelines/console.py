@@ -170,14 +170,14 @@ def run_with_progress(settings: Settings, select: str | None, only_list: bool) -
 
             planned = once.plan(defs, settings, select, datetime.now(UTC))
     if only_list:
-        for key in [*planned.daily, *planned.others]:
+        for key in [*planned.daily, *planned.by_image, *planned.others, *planned.beside, *planned.after]:
             days = f"  {planned.first} to {planned.last}" if key in planned.daily else ""
             console.print(f"{key.to_user_string()}[dim]{days}[/dim]")
         return 0
     _announce(console, settings, planned)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        outcome = _with_bar(console, planned, lambda progress: once.run(defs, planned, progress))
+        outcome = _with_bar(console, planned, lambda progress: once.run(defs, planned, settings, progress))
     for kind, lines in (("failed", outcome.failures), ("check failed", outcome.errors), ("warning", outcome.warnings)):
         for line in lines:
             console.print(

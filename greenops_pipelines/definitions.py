@@ -10,7 +10,20 @@ from typing import Any
 
 import dagster as dg
 
-from assets import carbon, cost, declarations, evidence, lake, marts, placement, recovery, report, slo, supply_chain
+from assets import (
+    canary,
+    carbon,
+    cost,
+    declarations,
+    evidence,
+    lake,
+    marts,
+    placement,
+    recovery,
+    report,
+    slo,
+    supply_chain,
+)
 from greenops_pipelines import wiring
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
@@ -27,11 +40,19 @@ from sensors import supply_chain as supply_sensors
 def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors; `resources` replaces the default `platform`."""
     mart_assets, mart_checks = marts.build(wiring.dbt_project(load_settings()))
-    tables = [*declarations.ASSETS, *slo.ASSETS, *carbon.ASSETS, *cost.ASSETS, *placement.ASSETS, *mart_assets]
+    tables = [
+        *declarations.ASSETS,
+        *slo.ASSETS,
+        *canary.ASSETS,
+        *carbon.ASSETS,
+        *cost.ASSETS,
+        *placement.ASSETS,
+        *mart_assets,
+    ]
     # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
     used = {
         dep.asset_key
-        for asset in [*tables, *recovery.ASSETS, *supply_chain.ASSETS]
+        for asset in [*tables, *canary.DRILLS, *recovery.ASSETS, *supply_chain.ASSETS]
         for spec in asset.specs
         for dep in spec.deps
     }
@@ -41,6 +62,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *tables,
             *lake_assets,
             *evidence.ASSETS,
+            *canary.DRILLS,
             *cost.REPORTS,
             *recovery.ASSETS,
             *supply_chain.ASSETS,
@@ -49,6 +71,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         asset_checks=[
             *declarations.CHECKS,
             *slo.CHECKS,
+            *canary.CHECKS,
             *carbon.CHECKS,
             *cost.CHECKS,
             *placement.CHECKS,

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.copies import Copy
     from greenops_pipelines.recovery.declared import GameDays, Residency
     from greenops_pipelines.recovery.gameday import GameDay
+    from greenops_pipelines.slo.canary import Canaries
+    from greenops_pipelines.slo.drills import DueWeek, Held
     from greenops_pipelines.slo.rendering import Slos
     from greenops_pipelines.store.objects import ObjectStore
     from greenops_pipelines.supply_chain.declared import Images
@@ -201,6 +203,22 @@ class Platform(dg.ConfigurableResource[Any]):
         from greenops_pipelines.slo import rendering
 
         return rendering.read(self.settings().ops_dir)
+
+    def canaries(self) -> Canaries:
+        """How canaries are rolled out and judged, held against the SLOs and the metrics catalogue."""
+        return wiring.canaries(self.settings())
+
+    def hold_canary_drills(
+        self, scenarios: str, service: str, batch: str, progress: Callable[[str], None]
+    ) -> Held | None:
+        """These drills in real time; without any, one that fails wholly, or nothing where that was done in the last day."""
+        return wiring.hold_due_canary_drills(self.settings(), scenarios, service, batch, self.now(), progress)
+
+    def due_canary_week(self, now: datetime) -> DueWeek:
+        """The week whose canary drills are to be held now, if any, and which are left."""
+        from greenops_pipelines.slo import canary_checks, drills
+
+        return drills.due_week(canary_checks.held_in(self.lake(), drills.week_of(now)), now)
 
     def now(self) -> datetime:
         """The time, UTC."""

@@ -166,6 +166,11 @@ class Settings(BaseSettings):
         return self.home / "dispatches"
 
     @property
+    def canary(self) -> Path:
+        """Canary drills under way."""
+        return self.home / "canary"
+
+    @property
     def recovery(self) -> Path:
         return self.home / "recovery"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.gameday import GameDay, Wanted
     from greenops_pipelines.recovery.results import Result, Spec
     from greenops_pipelines.recovery.vault import Vault
+    from greenops_pipelines.slo.canary import Canaries
+    from greenops_pipelines.slo.drill_results import Spec as CanarySpec
+    from greenops_pipelines.slo.drills import Held
     from greenops_pipelines.store.objects import ObjectStore
     from greenops_pipelines.supply_chain.admission import Rules
     from greenops_pipelines.supply_chain.declared import Images
@@ -147,13 +150,56 @@ def lake_in(settings: Settings, home: Path) -> Lake:
     return lake(settings.model_copy(update={"home": home, "lake_url": ""}))
 
 
+def canaries(settings: Settings) -> Canaries:
+    """How canaries are rolled out and judged, held against the declared SLOs and the metrics catalogue."""
+    from greenops_pipelines.slo import rendering
+    from greenops_pipelines.slo.canary import read_canary
+
+    found = rendering.read(settings.ops_dir)
+    return read_canary(settings.ops_dir, found.declared, found.slos, found.catalogue)
+
+
+def hold_canary_drills(
+    settings: Settings, specs: Sequence[CanarySpec], progress: Callable[[str], None] = lambda _text: None
+) -> Held:
+    """Holds them on this home, one after another."""
+    from greenops_pipelines.slo import drills
+
+    archive = evidence(settings).archive
+    return drills.hold(specs, canaries(settings), settings.canary, archive, lake(settings), progress)
+
+
+def hold_due_canary_drills(
+    settings: Settings,
+    scenarios: str,
+    service: str,
+    batch: str,
+    now: datetime,
+    progress: Callable[[str], None],
+) -> Held | None:
+    """What a run of the graph drills: `scenarios`, or by default what `drills.first` says; None where nothing is due."""
+    from greenops_pipelines.slo import canary_checks, drills
+    from greenops_pipelines.slo.drill_results import parse_scenarios
+
+    declared = canaries(settings)
+    if scenarios:
+        chosen = [
+            drills.spec(declared, scenario, service or next(iter(declared.services)), batch=batch or drills.AD_HOC)
+            for scenario in parse_scenarios(scenarios)
+        ]
+    else:
+        chosen = drills.first(declared, canary_checks.newest_breach(lake(settings)), now)
+    return hold_canary_drills(settings, chosen, progress) if chosen else None
+
+
 def rendered(settings: Settings) -> dict[str, dict[str, str]]:
     """Everything that is rendered for GitOps, by the domain that owns it: path to text."""
-    from greenops_pipelines.slo import rendering
+    from greenops_pipelines.slo import rendering, rollouts
     from greenops_pipelines.supply_chain import admission
 
     signer = evidence(settings).keys.signer(settings.evidence_key)
     return {
+        "canary": rollouts.files(canaries(settings)),
         "slo": rendering.files(rendering.read(settings.ops_dir)),
         "supply_chain": admission.render(admission_rules(settings), signer.public.pem.decode()),
     }

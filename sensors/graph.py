@@ -6,10 +6,12 @@ import dagster as dg
 
 from greenops_pipelines.settings import load_settings
 from sensors.lanes import GRAPH
+from sensors.slo import DRILLED
 
 DECLARATIONS = dg.define_asset_job(
     "declarations",
-    selection=dg.AssetSelection.groups("ops", "slo") | dg.AssetSelection.assets(["carbon", "emission_factors"]),
+    selection=(dg.AssetSelection.groups("ops", "slo") - DRILLED)
+    | dg.AssetSelection.assets(["carbon", "emission_factors"]),
     tags=GRAPH,
     description="What operators declare in ops/ and what is rendered from it, and the emission factors, as tables.",
 )

@@ -19,9 +19,12 @@ from dagster import DagsterEventType
 
 from greenops_pipelines.carbon.sources import provider
 from greenops_pipelines.errors import BadInput
+from greenops_pipelines.integrations.beside import Told, begun
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import Settings
 
+BESIDE = {"greenops/runs": "beside"}
+"""Tag of assets that wait for most of their time: made in a run of their own, beside the rest of the graph."""
 IMAGE_PARTITIONS = "images"
 """Name of the dynamic partitions that digests of images are."""
 
@@ -50,12 +53,16 @@ class Plan:
     daily: Sequence[dg.AssetKey]
     by_image: Sequence[dg.AssetKey]
     others: Sequence[dg.AssetKey]
+    beside: Sequence[dg.AssetKey]
+    """Made meanwhile, in a process of its own."""
+    after: Sequence[dg.AssetKey]
+    """What is made of `beside`, and so comes last."""
     first: date
     last: date
 
     @property
     def assets(self) -> int:
-        return len(self.daily) + len(self.by_image) + len(self.others)
+        return sum(map(len, (self.daily, self.by_image, self.others, self.beside, self.after)))
 
 
 def prepare_home(settings: Settings) -> None:
@@ -100,43 +107,77 @@ def plan(defs: dg.Definitions, settings: Settings, select: str | None, now: date
     partitioned = {key: found for key in chosen if (found := graph.get(key).partitions_def) is not None}
     by_image = sorted(key for key, found in partitioned.items() if isinstance(found, dg.DynamicPartitionsDefinition))
     first, last = days(settings, now)
-    return Plan(sorted(partitioned.keys() - set(by_image)), by_image, sorted(chosen - partitioned.keys()), first, last)
+    others = chosen - partitioned.keys()
+    beside = {key for key in others if BESIDE.items() <= graph.get(key).tags.items()}
+    after = (
+        dg.AssetSelection.keys(*beside).downstream(include_self=False).resolve(graph) if beside else set()
+    ) & others
+    return Plan(
+        sorted(partitioned.keys() - set(by_image)),
+        by_image,
+        sorted(others - beside - after),
+        sorted(beside),
+        sorted(after - beside),
+        first,
+        last,
+    )
 
 
-def run(defs: dg.Definitions, planned: Plan, progress: Progress) -> Outcome:
+def run(defs: dg.Definitions, planned: Plan, settings: Settings, progress: Progress) -> Outcome:
     """Execute the plan: the daily assets over their range in one run, each image in one of its own, then everything else.
 
-    What is made of days that failed is not made; an image that failed stops nothing.
+    What mostly waits is made meanwhile, in a run beside these, and joined last. What is made of days that failed is not
+    made; an image that failed stops nothing, nor does what runs beside.
     """
-    failures: list[str] = []
-    failed_by_image: list[str] = []
     # The last word of a check counts: the first image's run knows nothing of the second's.
-    checks: dict[str, tuple[bool, str]] = {}
+    all_told, aside = Told(), Told()
     job = defs.resolve_implicit_global_asset_job_def()
-    with dg.DagsterInstance.get() as instance:
+    names = [key.to_user_string() for key in planned.beside]
+    with (
+        dg.DagsterInstance.get() as instance,
+        begun(names, settings.home / "logs", os.environ) as other,
+    ):
 
-        def execute(keys: Sequence[dg.AssetKey], tags: dict[str, str], progress: Progress = progress) -> None:
-            result = _execute(job, instance, keys, tags, progress)
-            for event in result.all_events:
-                if event.event_type == DagsterEventType.STEP_FAILURE:
-                    failures.append(f"{event.step_key}: {_first_line(event.step_failure_data.error)}")
-            for check in result.get_asset_check_evaluations():
-                name = f"{check.asset_key.to_user_string()}:{check.check_name}"
-                checks.pop(name, None)
-                if not check.passed:
-                    checks[name] = check.severity == dg.AssetCheckSeverity.ERROR, f"{name}: {check.description}"
+        def make(keys: Sequence[dg.AssetKey], tags: dict[str, str], progress: Progress = progress) -> None:
+            all_told.take(told(execute(job, instance, keys, tags, progress)))
+
+        def set_aside() -> None:
+            aside.failures += all_told.failures
+            all_told.failures.clear()
 
         if planned.daily:
-            execute(planned.daily, _range(planned.first.isoformat(), planned.last.isoformat()))
-        if planned.by_image and not failures:
+            make(planned.daily, _range(planned.first.isoformat(), planned.last.isoformat()))
+        if planned.by_image and not all_told.failures:
             progress("images ...")
-            _each_image(instance, lambda tags, told: execute(planned.by_image, tags, told), progress)
-            failed_by_image += failures
-            failures.clear()
-        if planned.others and not failures:
-            execute(planned.others, {})
-    errors, warnings = ([line for is_error, line in checks.values() if is_error is wanted] for wanted in (True, False))
-    return Outcome([*failed_by_image, *failures], errors, warnings, planned.assets)
+            _each_image(instance, lambda tags, said: make(planned.by_image, tags, said), progress)
+            set_aside()
+        if planned.others and not all_told.failures:
+            make(planned.others, {})
+        for name in names:
+            progress(f"{name} ...")
+        aside.take(other.join())
+        for name in names:
+            progress(name)
+        if planned.after and not all_told.failures:
+            make(planned.after, {})
+    checks = {**aside.checks, **all_told.checks}
+    errors, warnings = (
+        [line for is_error, line in checks.values() if line and is_error is wanted] for wanted in (True, False)
+    )
+    return Outcome([*aside.failures, *all_told.failures], errors, warnings, planned.assets)
+
+
+def told(result: dg.ExecuteInProcessResult) -> Told:
+    """What a run did, for people."""
+    found = Told()
+    for event in result.all_events:
+        if event.event_type == DagsterEventType.STEP_FAILURE:
+            found.failures.append(f"{event.step_key}: {_first_line(event.step_failure_data.error)}")
+    for check in result.get_asset_check_evaluations():
+        name = f"{check.asset_key.to_user_string()}:{check.check_name}"
+        is_error = check.severity == dg.AssetCheckSeverity.ERROR
+        found.checks[name] = (is_error, "" if check.passed else f"{name}: {check.description}")
+    return found
 
 
 def _range(first: str, last: str) -> dict[str, str]:
@@ -155,13 +196,14 @@ def _each_image(
         execute({"dagster/partition": digest}, told)
 
 
-def _execute(
+def execute(
     job: dg.JobDefinition,
     instance: dg.DagsterInstance,
     keys: Sequence[dg.AssetKey],
     tags: dict[str, str],
     progress: Progress,
 ) -> dg.ExecuteInProcessResult:
+    """One run of these assets in this process, its steps told to `progress`."""
     run_id = str(uuid4())
     seen: set[str] = set()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from greenops_pipelines.lake.canary_tables import CANARY_TABLES
 from greenops_pipelines.lake.cost_tables import COST_TABLES
 from greenops_pipelines.lake.recovery_tables import RECOVERY_TABLES
 from greenops_pipelines.lake.schema import TIMESTAMP, Column, Kind, Table
@@ -585,6 +586,7 @@ DECLARED: tuple[Table, ...] = (
     PLACEMENT_SETTLEMENTS,
     PLACEMENT_PROOF,
     *COST_TABLES,
+    *CANARY_TABLES,
     *RECOVERY_TABLES,
     *SUPPLY_TABLES,
 )

@@ -6,8 +6,6 @@ Not here: a drill itself, and its evidence.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import secrets
 import threading
@@ -19,9 +17,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from greenops_pipelines.errors import BadInput, TransientError
+from greenops_pipelines.errors import BadInput
 from greenops_pipelines.evidence.archive import Archive
 from greenops_pipelines.lake import Lake
+from greenops_pipelines.process.lock import held
 from greenops_pipelines.recovery import checks, filing, remains
 from greenops_pipelines.recovery.declared import SCENARIOS, Database, GameDays, Residency, Scenario
 from greenops_pipelines.recovery.drill import ClusterOf, Drill
@@ -294,17 +293,5 @@ def alone(folder: Path) -> Iterator[None]:
     """Holds the home's lock for drills; `TransientError` naming who has it."""
     (folder / "drills").mkdir(mode=0o711, parents=True, exist_ok=True)
     folder.chmod(0o711)
-    descriptor = os.open(folder / "drills.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(descriptor, 100).decode("utf-8", "replace").strip() or "another process"
-            raise TransientError(
-                f"{folder}: found a drill under way ({holder}), allowed: one at a time; try again when it is over"
-            ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()}, since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n".encode(), 0)
+    with held(folder / "drills.lock", "a drill"):
         yield
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""`greenops slo ...`: generate and validate with Sloth's own flags, certify. Thin: arguments in, the library's words out.
+"""`greenops slo ...`: generate and validate with Sloth's own flags, certify; canaries (`drill_commands.py`). Thin: arguments in, the library's words out.
 
 Exit codes: 0 fine, 1 a file is not valid (`validate`), 2 bad input.
 """
@@ -13,13 +13,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greenops_pipelines.errors import BadInput
+from greenops_pipelines.slo import drill_commands
 
 if TYPE_CHECKING:
     from greenops_pipelines.slo.certificates import Row
     from greenops_pipelines.slo.generate import Job
     from greenops_pipelines.slo.rules import Options
 
-app = typer.Typer(help="Service level objectives: generate rules, validate, certify alerts.", no_args_is_help=True)
+app = typer.Typer(
+    help="Service level objectives: generate rules, validate, certify alerts; gates and drills of canaries.",
+    no_args_is_help=True,
+)
+app.command("canary")(drill_commands.canary)
+app.command("drill")(drill_commands.drill)
+app.command("drills")(drill_commands.drilled)
 
 Labels = Annotated[
     list[str] | None, typer.Option("--extra-labels", "-l", help="key=value added to all recording rules; repeatable.")
