@@ -93,6 +93,8 @@ class HttpClient:
         self._rng = rng or random.Random()  # noqa: S311 - jitter
         self._sent: deque[float] = deque()
         self._session = requests.Session()
+        # What runs on this machine is not asked for through a proxy that stands elsewhere.
+        self._session.trust_env = urlsplit(self.base_url).hostname not in ("127.0.0.1", "localhost", "::1")
         # An `auth` of our own keeps secrets out of the session's headers, and keeps `requests` from replacing them
         # by what a ~/.netrc holds for the host.
         self._session.auth = self._authorise

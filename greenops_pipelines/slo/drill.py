@@ -97,6 +97,9 @@ def run(spec: Spec, canaries: Canaries, folder: Path, progress: Callable[[str], 
 
     Raises `BadInput` where the scenario cannot be drilled with what is installed.
     """
+    if spec.scenario == "prometheus-restart" and spec.speed > 1:
+        # It begins to scrape five seconds after its start, whatever the interval: sped up, that is a minute without a sample.
+        raise BadInput(f"--speed: found {spec.speed:g}, allowed: 1 for prometheus-restart")
     if spec.scenario in OF_METRICS and (spec.embedded or not prometheus.found()):
         raise BadInput(f"{spec.scenario}: found no Prometheus, allowed: install {prometheus.INSTALL}")
     return _Drill(spec, canaries, folder, progress).run()
@@ -406,7 +409,10 @@ def _row(taken: Taken) -> dict[str, Any]:
 def _inject(url: str, **fault: float) -> None:
     """Tells the canary how to fail from its next request on."""
     try:
-        requests.post(f"{url}/fault", json=fault, timeout=5).raise_for_status()
+        with requests.Session() as session:
+            # Whatever proxy there is, the canary is on this machine.
+            session.trust_env = False
+            session.post(f"{url}/fault", json=fault, timeout=5).raise_for_status()
     except requests.RequestException as error:
         raise TransientError(f"canary: the fault could not be injected: {type(error).__name__}") from error
 

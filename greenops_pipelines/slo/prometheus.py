@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -72,7 +73,7 @@ class Target(NamedTuple):
 
 
 class Prometheus:
-    """The API behind a base URL. Not shared between threads.
+    """The API behind a base URL. Safe between threads: each has a connection of its own.
 
     Every call raises `TransientError` where the server is not reached, does not answer within `timeout_seconds`, answers
     5xx (its own timeout is a 503), or breaks off; `BadInput`, with its words, where it refuses the query (400 `bad_data`) or
@@ -84,14 +85,23 @@ class Prometheus:
     def __init__(self, url: str, timeout_seconds: float = 10.0) -> None:
         self.url = url.rstrip("/")
         self._timeout_seconds = timeout_seconds
-        self._http = HttpClient(
-            url,
-            timeout=(timeout_seconds, timeout_seconds),
-            total_seconds=timeout_seconds,
-            attempts=1,
-            max_bytes=_MAX_BYTES,
-            rate_per_minute=_UNLIMITED,
-        )
+        self._own = threading.local()
+        self._connect()
+
+    def _connect(self) -> HttpClient:
+        """This thread's connection. Raises `ConfigurationError` for a URL that is none."""
+        client = getattr(self._own, "client", None)
+        if client is None:
+            seconds = self._timeout_seconds
+            client = self._own.client = HttpClient(
+                self.url,
+                timeout=(seconds, seconds),
+                total_seconds=seconds,
+                attempts=1,
+                max_bytes=_MAX_BYTES,
+                rate_per_minute=_UNLIMITED,
+            )
+        return client  # type: ignore[no-any-return]
 
     def query(self, expr: str, at: float | None = None) -> Answer:
         """The answer at `at`, seconds since 1970; without it at the server's now."""
@@ -131,7 +141,7 @@ class Prometheus:
 
     def _get(self, path: str, params: Params) -> tuple[Any, tuple[str, ...]]:
         try:
-            answer = self._http.get_json(f"/api/v1/{path}", params)
+            answer = self._connect().get_json(f"/api/v1/{path}", params)
         except HttpStatusError as error:
             raise _refusal(error, params) from None
         if not isinstance(answer, dict) or answer.get("status") != "success" or "data" not in answer:
