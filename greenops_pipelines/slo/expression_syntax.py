@@ -168,7 +168,9 @@ class Parser:
             if operator == "|":
                 left = self.call(self.expect("Identifier"), (left,))
             elif previous == "??" != operator:
-                raise ConditionError(f"Operator ({operator}) and coalesce expressions (??) cannot be mixed")
+                raise ConditionError(
+                    f"Operator ({operator}) and coalesce expressions (??) cannot be mixed. Wrap either by parentheses."
+                )
             elif operator in COMPARISONS:
                 left = self.comparison(left, operator)
             else:

@@ -145,12 +145,12 @@ class Types:
             if key not in (INT, ANY):
                 raise ConditionError(f"array elements can only be selected using an integer (got {_shown(key)})")
             return base.of
-        if isinstance(node.args[1].value, str):
+        if node.args[1].kind == "const" and isinstance(node.args[1].value, str):
             raise ConditionError(f"type {base} has no field {node.args[1].value}")
         raise ConditionError(f"type {_shown(base)}[{_shown(key)}] is undefined")
 
     def method(self, node: Node) -> Type:
-        if node.args[0].kind == "member" and self.of(node.args[0].args[0]) not in (ANY, MAP):
+        if node.args[0].kind == "member" and self.of(node.args[0].args[0]) not in (ANY, MAP, NIL):
             raise ConditionError(f"type {self.of(node.args[0].args[0])} has no method {node.value}")
         callee = self.of(node.args[0])
         if callee != ANY:
@@ -220,15 +220,17 @@ class Types:
             raise ConditionError(f"{few} arguments to call {name}: found {len(given)}")
         first = given[0]
         if name in ("isNaN", "isInf"):
-            allowed: tuple[Type, ...] = NUMBERS
-        elif name in ("min", "max", "mean", "median"):
-            return self._aggregate(name, given)
-        elif name in ("asInt", "asFloat", "isNil", "default", "string"):
+            if first not in (*NUMBERS, ANY):
+                raise ConditionError(f"cannot use {first} as argument (type float64) to call {name}")
             return found
-        elif name in ("first", "last"):
+        if name in ("min", "max", "mean", "median"):
+            return self._aggregate(name, given)
+        if name in ("asInt", "asFloat", "isNil", "default", "string"):
+            return found
+        if name in ("first", "last"):
             if isinstance(first, Array):
                 return ANY if first.made else first.of
-            allowed = ()
+            allowed: tuple[Type, ...] = ()
         elif name == "len":
             allowed = (STRING, MAP, first if isinstance(first, Array) else STRING)
         else:

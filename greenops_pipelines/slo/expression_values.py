@@ -20,7 +20,7 @@ class Array(NamedTuple):
     made: bool = True
 
     def __str__(self) -> str:
-        return "[]interface {}" if self.made else f"[]{self.of}"
+        return "[]interface {}" if self.made or self.of == ANY else f"[]{self.of}"
 
 
 Type = str | Array
@@ -286,7 +286,8 @@ def _converted(name: str) -> Callable[[object], int | float]:
 
 def not_finite(name: str, value: object) -> bool:
     if not isinstance(value, float):
-        raise ConditionError(f"cannot use {go_type(value)} as argument (type float64) to call {name}")
+        shown = "nil" if value is None else go_type(value)
+        raise ConditionError(f"interface conversion: interface {{}} is {shown}, not float64")
     return math.isnan(value) if name == "isNaN" else math.isinf(value)
 
 

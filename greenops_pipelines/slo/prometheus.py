@@ -101,7 +101,7 @@ class Prometheus:
                 max_bytes=_MAX_BYTES,
                 rate_per_minute=_UNLIMITED,
             )
-        return client  # type: ignore[no-any-return]
+        return client
 
     def query(self, expr: str, at: float | None = None) -> Answer:
         """The answer at `at`, seconds since 1970; without it at the server's now."""

@@ -7,7 +7,7 @@
         router.last_answer("canary")
 
 What it knows stays small however long a drill runs: counters, and the first and last of what matters. Loaded by drills
-alone. Not here: who sets the weight, and what the answers mean.
+alone. Not here: who sets the weight, how it is counted (`router_counts.py`), and what the answers mean.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import errno
 import re
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Literal, Self, get_args
+from typing import Self
 
 import aiohttp
 from aiohttp import hdrs, web
@@ -31,16 +29,24 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from greenops_pipelines.errors import BadInput, TransientError
+from greenops_pipelines.slo.router_counts import (
+    BACKENDS,
+    ERROR_STATUS,
+    Answer,
+    Backend,
+    BackendCounts,
+    BackendName,
+    FaultKind,
+    Snapshot,
+)
 
-BackendName = Literal["stable", "canary"]
-FaultKind = Literal["refused", "timeout", "broken", "absent", "full"]
-BACKENDS: Final[tuple[BackendName, ...]] = get_args(BackendName)
+__all__ = ["BACKENDS", "BACKEND_HEADER", "Answer", "BackendCounts", "BackendName", "FaultKind", "Router", "Snapshot"]
+
 BACKEND_HEADER = "x-backend"
 FAULT_HEADER = "x-router-fault"
 LOOPBACK = "127.0.0.1"
 
 _FAULT_STATUS: Mapping[FaultKind, int] = {"refused": 502, "broken": 502, "absent": 503, "full": 503, "timeout": 504}
-_ERROR_STATUS = 500
 _SHUTDOWN_SECONDS = 1.0
 _THREAD_SECONDS = 10.0
 _BACKLOG = 1024
@@ -50,70 +56,6 @@ _NOT_PASSED_ON = re.compile(
     re.IGNORECASE,
 )
 """Hop by hop (RFC 9110, section 7.6.1), and what each side makes anew."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer: when the router had the whole of it and passed it on (`time.time_ns`), and how long that took."""
-
-    at_ns: int
-    backend: BackendName
-    status: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class BackendCounts:
-    """What one backend answered, and `faults`: what the router had to answer in its place.
-
-    `first_error` and `last_error` are answers of the backend with a status of 500 and above; a fault is none of them.
-    """
-
-    by_status: Mapping[int, int]
-    last: Answer | None
-    first_error: Answer | None
-    last_error: Answer | None
-    faults: Mapping[FaultKind, int]
-    first_fault: Answer | None
-    last_fault: Answer | None
-    abandoned: int
-    in_flight: int
-
-    @property
-    def answered(self) -> int:
-        return sum(self.by_status.values())
-
-    @property
-    def errors(self) -> int:
-        return sum(count for status, count in self.by_status.items() if status >= _ERROR_STATUS)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """All of it at one instant. Each request counts once: answered, a fault, abandoned by its client, or in flight."""
-
-    at_ns: int
-    weight: int
-    backends: Mapping[BackendName, BackendCounts]
-
-
-@dataclass
-class _Backend:
-    base: str | None
-    by_status: Counter[int] = field(default_factory=Counter)
-    last: Answer | None = None
-    first_error: Answer | None = None
-    last_error: Answer | None = None
-    faults: Counter[FaultKind] = field(default_factory=Counter)
-    first_fault: Answer | None = None
-    last_fault: Answer | None = None
-    abandoned: int = 0
-    in_flight: int = 0
-
-    def counts(self) -> BackendCounts:
-        known = {**vars(self), "by_status": dict(self.by_status), "faults": dict(self.faults)}
-        del known["base"]
-        return BackendCounts(**known)
 
 
 class _Fault(Exception):
@@ -141,7 +83,7 @@ class Router:
         timeout_seconds: float = 15.0,
         concurrency: int = 1024,
     ) -> None:
-        self._backends: dict[BackendName, _Backend] = {"stable": _Backend(None), "canary": _Backend(None)}
+        self._backends: dict[BackendName, Backend] = {"stable": Backend(None), "canary": Backend(None)}
         self._weight = 0
         self._credit = 0
         self._timeout_seconds = timeout_seconds
@@ -317,7 +259,7 @@ class Router:
             backend = self._backends[answer.backend]
             backend.by_status[answer.status] += 1
             backend.last = answer
-            if answer.status >= _ERROR_STATUS:
+            if answer.status >= ERROR_STATUS:
                 backend.first_error = backend.first_error or answer
                 backend.last_error = answer
 

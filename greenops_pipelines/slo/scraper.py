@@ -23,8 +23,9 @@ from greenops_pipelines.errors import BadInput, ConfigurationError
 from greenops_pipelines.process import prometheus
 from greenops_pipelines.redaction import one_line
 from greenops_pipelines.slo import evaluator
-from greenops_pipelines.slo.evaluator import LOOKBACK_SECONDS, Labels, Store, canonical
+from greenops_pipelines.slo.evaluator import LOOKBACK_SECONDS
 from greenops_pipelines.slo.prometheus import Answer, Target
+from greenops_pipelines.slo.samples import Labels, Store, canonical
 
 log = logging.getLogger(__name__)
 

@@ -43,6 +43,7 @@ MISSING = {
     *BILLS,
     *(f"recovery/{name}" for name in ("gameday", "steps", "replica")),
     "report/recovery",
+    *(f"slo/{name}" for name in ("drill", "drill_measurements")),
     *SUPPLY,
 }
 """What a home without it asks for, once declarations and a day of data are there."""
@@ -51,7 +52,10 @@ DECLARED = [
         dg.AssetKey(["ops", key])
         for key in ("regions", "tenants", "workloads", "gamedays", "images", "cost", "budgets", "units")
     ),
-    *(dg.AssetKey(["slo", key]) for key in ("definitions", "rules", "certificates")),
+    *(
+        dg.AssetKey(["slo", key])
+        for key in ("definitions", "rules", "certificates", "gates", "rollback_certificates", "canary_chances")
+    ),
     dg.AssetKey(["carbon", "emission_factors"]),
 ]
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"

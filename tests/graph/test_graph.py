@@ -35,7 +35,7 @@ cost/report <- carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost
 cost/units_daily <- carbon/emission_factors carbon/intensity carbon/usage cost/charges ops/regions ops/units
 evidence/bundles <- lake/warehouse
 evidence/scorecard <- report/carbon report/scorecard
-lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost/charge_carbon cost/commitments_monthly cost/forecasts_daily cost/periods cost/reconciliation cost/units_daily placement/avoided_monthly placement/proof slo/certificates
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost/charge_carbon cost/commitments_monthly cost/forecasts_daily cost/periods cost/reconciliation cost/units_daily placement/avoided_monthly placement/proof slo/canary_chances slo/certificates slo/rollback_certificates
 ops/budgets <- ops/tenants
 ops/cost <- ops/tenants
 ops/gamedays <- ops/regions ops/tenants
@@ -56,9 +56,14 @@ recovery/replica <- evidence/bundles lake/warehouse
 recovery/steps <- ops/gamedays
 report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily placement/avoided_monthly report/scorecard
 report/recovery <- ops/gamedays recovery/gameday recovery/replica recovery/steps
-report/scorecard <- evidence/bundles lake/warehouse recovery/gameday
+report/scorecard <- evidence/bundles lake/warehouse recovery/gameday slo/drill
+slo/canary_chances <- slo/gates
 slo/certificates <- slo/definitions slo/rules
 slo/definitions <-
+slo/drill <- slo/gates
+slo/drill_measurements <- slo/gates
+slo/gates <- slo/definitions
+slo/rollback_certificates <- slo/gates
 slo/rules <- slo/definitions
 supply_chain/admission <- ops/images
 supply_chain/advisories <- ops/images
@@ -123,6 +128,7 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "placement_proof_weekly",
         "recovery_copy_half_hourly",
         "recovery_daily",
+        "canary_weekly",
         "slo_daily",
         "supply_chain_daily",
     }

@@ -36,6 +36,9 @@ FOUR_OF_SEVEN = counts(3, 4, 7, 3)
 STATUSES: list[tuple[dict[str, object], dict[str, object], str, str]] = [
     ({}, {"measurements": 0}, "Pending", "Successful"),
     ({}, {"measurements": 2, "lastPhase": "Running"}, "Running", "Running"),
+    ({}, {"measurements": [{"phase": "Successful"}, {"phase": "Running"}]}, "Running", "Running"),
+    ({}, {"measurements": [{"phase": "Failed"}], "failed": 1}, "Failed", "Failed"),
+    ({}, {"measurements": []}, "Pending", "Successful"),
     ({}, {"phase": "Failed", "measurements": 0}, "Failed", "Failed"),
     ({**MINUTE, "failureLimit": 2}, {"failed": 3, "count": 3, "lastPhase": "Failed"}, "Failed", "Failed"),
     ({**MINUTE, "failureLimit": 3}, {"failed": 3, "count": 3, "lastPhase": "Failed"}, "Running", "Successful"),
@@ -125,6 +128,9 @@ def test_which_limit_was_passed(
 )
 def test_what_two_conditions_make_of_a_result(success: str, failure: str, phase: str) -> None:
     assert analysis.evaluate_result(success, failure, True) == phase
+    assert analysis.evaluate_result(success or None, failure or None, True) == phase
+    given = {name: text for name, text in (("success", success), ("failure", failure)) if text}
+    assert analysis.evaluate_result(**given, result=True) == phase
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,7 @@ TEN = ("result == 10", "result != 10")
         ("vector", [], ("len(result) == 0 || result[0] < 1", ""), "Successful", "[]"),
         ("matrix", [[11, 12], [13, 14]], ("all(result, # > 10)", "all(result, # < 10)"), "Successful", "[11,12,13,14]"),
         ("matrix", [11, 12], ("all(result, # > 10)", ""), "Successful", "[11,12]"),
+        ("vector", None, ("result[0] >= 0.95", ""), "Error", "[]"),
         ("nil", None, ("true", "true"), "Error", ""),
         ("nil", None, TEN, "Error", ""),
         ("string", "10", TEN, "Error", ""),
@@ -178,6 +185,17 @@ def test_what_an_answer_of_prometheus_makes_of_a_measurement(
 def test_no_answer_is_told_from_an_answer_of_another_kind() -> None:
     assert analysis.process_response("nil", None, *TEN).message == "Prometheus metric type not supported"
     assert "metric result is nil or empty" in analysis.process_response("nil", None, "result[0] >= 1", "").message
+
+
+def test_what_is_left_out_of_an_answer_is_none() -> None:
+    assert analysis.process_response("nil").message == "Prometheus metric type not supported"
+    assert analysis.process_response("scalar", "+Inf", failure="isInf(result)").phase == "Failed"
+
+
+@pytest.mark.parametrize("value", [2.5, True, [1]])
+def test_a_limit_is_a_whole_number(value: object) -> None:
+    with pytest.raises(BadInput, match=r"limit: found .*, allowed: a whole number"):
+        analysis.assess_metric_status({"failureLimit": value}, {"failed": 1})
 
 
 @pytest.mark.parametrize("value", ["ten", True, None, [1], "1e", "1.2.3"])
@@ -234,6 +252,10 @@ def test_what_argo_objects_to(metric: Mapping[str, Any], objection: str | None) 
 
 def test_several_metrics_have_several_names() -> None:
     assert analysis.validate_metrics([]) == "no metrics specified"
+    assert analysis.validate_metric(None) == "no metrics specified"
+    assert analysis.validate_metrics({"count": 2}) == "metrics[0]: interval must be specified when count > 1"
+    with pytest.raises(BadInput, match="provider: found 'prometheus', allowed: a mapping"):
+        analysis.validate_metric({"provider": "prometheus"})
     twice = [{"name": "success-rate"}, {"name": "success-rate"}]
     assert analysis.validate_metrics(twice) == "metrics[1]: duplicate name 'success-rate'"
     assert analysis.validate_metrics([{"name": "a"}, {"name": "b", "count": 2}]) == (
@@ -258,6 +280,10 @@ def done(phase: str, ago: float) -> dict[str, object]:
         ({"metric": {}}, 1),
         ({"metric": {}, "last": done("Successful", 50), "count": 1}, 0),
         ({"metric": {}, "last": done("Successful", 50)}, 0),
+        ({"metric": {}, "last": done("Successful", 50), "result": {"count": 1}}, 0),
+        ({"metric": MINUTE, "last": done("Successful", 61), "result": {"phase": "Successful"}}, 0),
+        ({"metric": {**MINUTE, "count": 3}, "last": {"finishedAgo": 61}}, 1),
+        ({"metric": {}, "last": None}, 1),
         ({"metric": {}, "count": 0}, 1),
         ({"metric": {}, "last": {"phase": "Successful", "finishedAgo": None}}, 1),
         ({"metric": {"initialDelay": "20s"}}, 0),
