@@ -13,11 +13,9 @@ from greenops_pipelines.lake.canary_tables import (
     CANARY_MEASUREMENTS,
     ROLLBACK_CERTIFICATES,
 )
-from greenops_pipelines.resources import Platform, checked, permanent_faults, proven, table_metadata, written
+from greenops_pipelines.resources import BESIDE, Platform, checked, permanent_faults, proven, table_metadata, written
 
 _OWNERS = ["team:sre"]
-BESIDE = {"greenops/runs": "beside"}
-"""Waits for most of its time: `greenops run` makes it in a run of its own, beside the rest of the graph."""
 
 
 class DrillConfig(dg.Config):
@@ -146,7 +144,7 @@ def drill(
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Hold them; each is filed as evidence before the next one begins."""
     from greenops_pipelines.slo.canary_checks import newest
-    from greenops_pipelines.slo.drills import line
+    from greenops_pipelines.slo.drill_results import line
 
     with permanent_faults():
         held = platform.hold_canary_drills(config.scenarios, config.service, config.batch, context.log.info)
@@ -155,7 +153,7 @@ def drill(
     figures = {
         "drilled now": len(drills),
         "killed before, filed now": len(held.remains) if held else 0,
-        "results now": "; ".join(line(each.result) for each in drills) or "none: one was drilled in the last day",
+        "results now": "; ".join(line(each.result) for each in drills) or "none: drilled in the last day, or under way",
         "newest drills": table_metadata(newest(lake)),
     }
     for name, table, more in (("drill", CANARY_DRILLS, figures), ("drill_measurements", CANARY_MEASUREMENTS, {})):
@@ -173,7 +171,7 @@ def complete(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.A
     """By the kinds of its gates."""
     from greenops_pipelines.slo import canary_checks
 
-    rows = platform.lake().query("select service from slo_canary_gates")
+    rows = platform.lake().query("select service, gate from slo_canary_gates")
     measurement = canary_checks.complete(rows, platform.canaries())
     return checked(context, platform, measurement, dg.AssetCheckSeverity.ERROR)
 
@@ -226,6 +224,17 @@ def bounded(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.As
     return checked(context, platform, measurement, dg.AssetCheckSeverity.ERROR)
 
 
+@dg.asset_check(
+    asset=["slo", "drill"],
+    description="Every kind of the week's drills was held in real time in the last 8 days, on one service after another.",
+)
+def weekly(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
+    """The easiest drill alone, every day, proves little."""
+    from greenops_pipelines.slo import canary_checks
+
+    return checked(context, platform, canary_checks.weekly(platform.lake(), platform.now()))
+
+
 @dg.asset_check(asset=["slo", "drill"], description="No good canary was taken back in a drill of the last 8 days.")
 def promoted(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
     """Measured by the weekly drill: a promotion takes 19 minutes."""
@@ -246,7 +255,7 @@ def sound(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.Asse
     return checked(context, platform, measurement, dg.AssetCheckSeverity.ERROR)
 
 
-_READS = ["slo_drills", "slo_drill_measurements", "slo_rollback_certificates"]
+_READS = ["slo_drills"]
 
 ASSETS = [canary_gates, rollback_certificates, canary_chances]
 DRILLS = [drill]
@@ -262,6 +271,7 @@ CHECKS = [
     seldom_wrong,
     rollback,
     bounded,
+    weekly,
     promoted,
     sound,
 ]

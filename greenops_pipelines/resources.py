@@ -37,13 +37,17 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.declared import GameDays, Residency
     from greenops_pipelines.recovery.gameday import GameDay
     from greenops_pipelines.slo.canary import Canaries
-    from greenops_pipelines.slo.drills import DueWeek, Held
+    from greenops_pipelines.slo.drill_plans import DueWeek
+    from greenops_pipelines.slo.drills import Held
     from greenops_pipelines.slo.rendering import Slos
     from greenops_pipelines.store.objects import ObjectStore
     from greenops_pipelines.supply_chain.declared import Images
     from greenops_pipelines.supply_chain.subjects import Look
 
 _log = logging.getLogger(__name__)
+
+BESIDE = {"greenops/runs": "beside"}
+"""Tag of assets that wait for most of their time: `greenops run` makes them in a run of their own, beside the graph."""
 
 
 class Platform(dg.ConfigurableResource[Any]):
@@ -216,9 +220,10 @@ class Platform(dg.ConfigurableResource[Any]):
 
     def due_canary_week(self, now: datetime) -> DueWeek:
         """The week whose canary drills are to be held now, if any, and which are left."""
-        from greenops_pipelines.slo import canary_checks, drills
+        from greenops_pipelines.slo import canary_checks, drill_plans
 
-        return drills.due_week(canary_checks.held_in(self.lake(), drills.week_of(now)), now)
+        held = canary_checks.held_in(self.lake(), drill_plans.week_of(now))
+        return drill_plans.due_week(self.canaries().services, held, now)
 
     def now(self) -> datetime:
         """The time, UTC."""

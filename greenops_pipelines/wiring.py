@@ -177,19 +177,26 @@ def hold_due_canary_drills(
     now: datetime,
     progress: Callable[[str], None],
 ) -> Held | None:
-    """What a run of the graph drills: `scenarios`, or by default what `drills.first` says; None where nothing is due."""
-    from greenops_pipelines.slo import canary_checks, drills
+    """What a run of the graph drills: what is left of `scenarios`, or by default what `drill_plans.first` says.
+
+    None where somebody else drills and nobody asked for this.
+    """
+    from greenops_pipelines.process.lock import LockHeld
+    from greenops_pipelines.slo import canary_checks, drill_plans
     from greenops_pipelines.slo.drill_results import parse_scenarios
 
     declared = canaries(settings)
     if scenarios:
-        chosen = [
-            drills.spec(declared, scenario, service or next(iter(declared.services)), batch=batch or drills.AD_HOC)
-            for scenario in parse_scenarios(scenarios)
-        ]
-    else:
-        chosen = drills.first(declared, canary_checks.newest_breach(lake(settings)), now)
-    return hold_canary_drills(settings, chosen, progress) if chosen else None
+        # A run that is tried again goes on where it was.
+        left = [each for each in parse_scenarios(scenarios) if each not in canary_checks.held_in(lake(settings), batch)]
+        chosen = drill_plans.of_batch(declared, left, service or next(iter(declared.services)), batch)
+        return hold_canary_drills(settings, chosen, progress)
+    chosen = drill_plans.first(declared, canary_checks.newest_breach(lake(settings)), now)
+    try:
+        return hold_canary_drills(settings, chosen, progress)
+    except LockHeld:
+        # Somebody drills already: nothing is lacking.
+        return None
 
 
 def rendered(settings: Settings) -> dict[str, dict[str, str]]:

@@ -45,7 +45,7 @@ def canary_weekly(
     found = platform.due_canary_week(at)
     if found.week is None:
         return dg.SkipReason(found.why)
-    config = {"scenarios": ",".join(found.scenarios), "batch": found.week}
+    config = {"scenarios": ",".join(found.scenarios), "service": found.service, "batch": found.week}
     return dg.RunRequest(
         run_key=f"canary:{found.week}:{at:%Y-%m-%d}",
         run_config={"ops": {"slo_canary_drill": {"config": config}}},

@@ -4,27 +4,33 @@
         ...                         the rest
         outcome = run.join()
 
-Run as a program it is that process: `python -m greenops_pipelines.integrations.beside OUTCOME KEY...`. It ends with the one
-that began it, however that ends. Not here: which assets those are (`once.py`).
+Run as a program it is that process: `python -m greenops_pipelines.integrations.beside OUTCOME MODULE KEY...`. It ends with
+the one that began it, however that ends; of a run that even SIGKILL left open, `orphans.py` takes care. Not here: which
+assets those are, and what a signal does to a run (`once.py`).
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from greenops_pipelines.errors import TransientError
 from greenops_pipelines.process.child import Child
 
 _MOST_SECONDS = 3600.0
 _LOG = "beside.log"
-_OUTCOME = "beside.json"
+_DEFINITIONS = "greenops_pipelines.definitions"
+"""The module whose `defs` has the assets."""
+_PROGRAM = [sys.executable, "-m", "greenops_pipelines.integrations.beside"]
+_INTERRUPTED = 130
 
 
 @dataclass
@@ -48,49 +54,81 @@ class Begun:
     outcome: Path
 
     def join(self) -> Told:
-        """Waits for its end. A run that left no outcome behind is a failure, with the end of its log."""
+        """Waits for its end, an hour at most, and ends it then. A run without an outcome is a failure that names its log."""
         if self.child is None:
             return Told()
-        self.child.wait(_MOST_SECONDS)
+        try:
+            ended = f"ended with {self.child.wait(_MOST_SECONDS)} and no outcome"
+        except TransientError:
+            # What is made next reads what this run writes: it must not go on meanwhile.
+            self.child.terminate()
+            return self._failed(f"was ended after {_MOST_SECONDS:g} s")
         try:
             found = json.loads(self.outcome.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            last = self.child.tail(1).strip()
-            return Told([f"the run beside ended with {self.child.exit_code} and no outcome: {last}"])
+            return self._failed(ended)
         return Told(found["failures"], {name: (is_error, text) for name, (is_error, text) in found["checks"].items()})
+
+    def _failed(self, how: str) -> Told:
+        assert self.child is not None  # noqa: S101 (for the type checker: there is no run to fail)
+        return Told([f"the run beside {how}; its log {self.child.log} ends: {self.child.tail(1).strip()}"])
 
 
 @contextmanager
 def begun(keys: Sequence[str], logs: Path, environment: Mapping[str, str]) -> Iterator[Begun]:
-    """A run of these assets (`slo/drill`) in another process; ended with the block where it was not joined."""
-    outcome = logs / _OUTCOME
-    outcome.unlink(missing_ok=True)
+    """A run of these assets (`slo/drill`) in another process; ended with the block where it was not joined.
+
+    The outcome is this process' own and goes with the block; the log is one for all, and stays.
+    """
+    outcome = logs / f"beside.{os.getpid()}.json"
     if not keys:
         yield Begun(None, outcome)
         return
-    command: list[str | Path] = [sys.executable, "-m", "greenops_pipelines.integrations.beside", outcome, *keys]
-    with Child.start(command, log=logs / _LOG, env=environment, cwd=Path.cwd()) as child:
-        yield Begun(child, outcome)
+    # Another process may have had the number, and have been killed.
+    _remove(outcome)
+    command: list[str | Path] = [*_PROGRAM, outcome, _DEFINITIONS, *keys]
+    try:
+        with Child.start(command, log=logs / _LOG, env=environment, cwd=Path.cwd()) as child:
+            yield Begun(child, outcome)
+    finally:
+        _remove(outcome)
 
 
-def main(outcome: Path, keys: Sequence[str]) -> int:
-    """The other process."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import dagster as dg
-
-        from greenops_pipelines.definitions import defs
-        from greenops_pipelines.integrations.once import execute, told
-
-        wanted = [dg.AssetKey.from_user_string(key) for key in keys]
-        with dg.DagsterInstance.get() as instance:
-            job = defs.resolve_implicit_global_asset_job_def()
-            found = told(execute(job, instance, wanted, {}, _say))
+def main(outcome: Path, module: str, keys: Sequence[str]) -> int:
+    """The other process; its exit code. `module` is where the definitions are, as `defs`."""
+    # Without it Python dies of SIGTERM where it stands, and the run stays open for ever.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        found = _made(module, keys)
+    except KeyboardInterrupt:
+        _say("ended by a signal")
+        return _INTERRUPTED
     document: dict[str, Any] = {"failures": found.failures, "checks": found.checks}
-    temporary = outcome.with_suffix(f".{os.getpid()}.new")
+    temporary = _unfinished(outcome)
     temporary.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     temporary.replace(outcome)
     return 0
+
+
+def _made(module: str, keys: Sequence[str]) -> Told:
+    defs = importlib.import_module(module).defs
+
+    import dagster as dg
+
+    from greenops_pipelines.integrations.once import execute, told
+
+    job = defs.resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.get() as instance:
+        return told(execute(job, instance, [dg.AssetKey.from_user_string(key) for key in keys], {}, _say))
+
+
+def _unfinished(outcome: Path) -> Path:
+    return outcome.with_suffix(".new")
+
+
+def _remove(outcome: Path) -> None:
+    for path in (outcome, _unfinished(outcome)):
+        path.unlink(missing_ok=True)
 
 
 def _say(text: str) -> None:
@@ -99,4 +137,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
+    raise SystemExit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib import resources
@@ -16,10 +19,12 @@ from uuid import uuid4
 
 import dagster as dg
 from dagster import DagsterEventType
+from dagster._core.events import DagsterEvent, RunFailureReason
 
 from greenops_pipelines.carbon.sources import provider
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.integrations.beside import Told, begun
+from greenops_pipelines.orphans import made_here
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import Settings
 
@@ -27,6 +32,7 @@ BESIDE = {"greenops/runs": "beside"}
 """Tag of assets that wait for most of their time: made in a run of their own, beside the rest of the graph."""
 IMAGE_PARTITIONS = "images"
 """Name of the dynamic partitions that digests of images are."""
+_INTERRUPTS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}
 
 Progress = Callable[[str], None]
 """Called with the name of what has just been done: an asset or a check."""
@@ -203,11 +209,17 @@ def execute(
     tags: dict[str, str],
     progress: Progress,
 ) -> dg.ExecuteInProcessResult:
-    """One run of these assets in this process, its steps told to `progress`."""
+    """One run of these assets in this process, its steps told to `progress`.
+
+    SIGINT and SIGTERM end it: Dagster closes the run as failed, and `KeyboardInterrupt` is raised from here. Dagster alone
+    would return as from any failed run, and an interrupted step with a retry policy it would make again.
+    """
     run_id = str(uuid4())
     seen: set[str] = set()
+    interrupted = False
 
     def listen(entry: Any) -> None:
+        nonlocal interrupted
         event = entry.dagster_event
         if event is None:
             return
@@ -218,16 +230,61 @@ def execute(
                 progress(name)
         elif event.event_type == DagsterEventType.STEP_START:
             progress(f"{event.step_key} ...")
+        elif _is_interruption(event):
+            interrupted = True
+            if event.is_step_event:
+                raise KeyboardInterrupt
+        elif event.event_type == DagsterEventType.STEP_UP_FOR_RETRY:
+            _heed_signals()
 
     instance.add_event_listener(run_id, listen)
-    return job.execute_in_process(
-        instance=instance,
-        asset_selection=list(keys),
-        run_id=run_id,
-        tags=tags,
-        raise_on_error=False,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-    )
+    with _sigterm_kept():
+        result = job.execute_in_process(
+            instance=instance,
+            asset_selection=list(keys),
+            run_id=run_id,
+            tags={**tags, **made_here(run_id)},
+            raise_on_error=False,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+        )
+    if interrupted:
+        raise KeyboardInterrupt
+    return result
+
+
+def _is_interruption(event: DagsterEvent) -> bool:
+    """Whether a signal is what a step or the run ended of."""
+    if event.event_type == DagsterEventType.RUN_FAILURE:
+        return event.job_failure_data.failure_reason == RunFailureReason.UNEXPECTED_TERMINATION
+    if event.event_type == DagsterEventType.STEP_FAILURE:
+        error = event.step_failure_data.error
+    elif event.event_type == DagsterEventType.STEP_UP_FOR_RETRY:
+        error = event.step_retry_data.error
+    else:
+        return False
+    while error is not None:
+        if error.cls_name in _INTERRUPTS:
+            return True
+        error = error.cause
+    return False
+
+
+def _heed_signals() -> None:
+    """Before the wait for a retry, minutes perhaps: Dagster would only take note of a signal until that is over."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Dagster leaves SIGTERM with the handler of SIGINT, which a shell has ignored in what it runs in the background."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _first_line(error: Any) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -85,9 +85,14 @@ class Canaries:
     def port(self, service: str) -> int:
         return self.services[service].port or self.routing.port
 
-    def timing(self, threshold: float, requests_per_second: float) -> Timing:
-        """What a gate's certificate is made of: the share of bad requests at which it turns, and the canary's volume."""
-        return _timing(self, threshold, requests_per_second)
+    @property
+    def timeout_s(self) -> float:
+        return _seconds(self.routing.timeout)
+
+    def timing(self, threshold: float, requests_per_second: float, answer_s: float = 0.0) -> Timing:
+        """What a gate's certificate is made of: the share of bad requests at which it turns, the canary's volume, and how
+        long a bad answer takes."""
+        return replace(_timing(self, threshold, requests_per_second), answer_s=answer_s)
 
 
 def read_canary(ops_dir: Path, declared: Declared, slos: Sequence[Slo], catalogue: Catalogue) -> Canaries:
@@ -236,6 +241,7 @@ def _timing(found: File | Canaries, threshold: float, requests_per_second: float
         initial_delay_s=_seconds(found.analysis.initial_delay),
         starts_at_zero=found.rollback.counters_start_at_zero,
         rate_per_s=requests_per_second,
+        query_s=found.analysis.query_seconds,
     )
 
 

@@ -45,7 +45,13 @@ def certificates_table(canaries: Canaries) -> pa.Table:
         for name, entry in canaries.services.items()
         for gate in entry.gates
         if (threshold := _threshold(entry, gate)) is not None
-        for timing in [canaries.timing(threshold, entry.minimum_requests_per_second)]
+        for timing in [
+            canaries.timing(
+                threshold,
+                entry.minimum_requests_per_second,
+                canaries.timeout_s if gate in gates.OF_SLOW or gate == "latency-p99" else 0.0,
+            )
+        ]
         for percent in sorted({*rollback.ERROR_PERCENTS, canaries.rollback.at_error_percent}, reverse=True)
     ]
     return pa.Table.from_pylist(rows, schema=ROLLBACK_CERTIFICATES.schema)
@@ -84,7 +90,7 @@ def chances_table(canaries: Canaries) -> pa.Table:
 
 
 def lines(canaries: Canaries) -> list[str]:
-    """The certificates in sentences, for `greenops slo certify --canary`."""
+    """The certificates in sentences, for `greenops slo canary`."""
     said = []
     chances = {row["service"]: row for row in chances_table(canaries).to_pylist()}
     certificates = certificates_table(canaries).to_pylist()
@@ -125,7 +131,7 @@ def _chance(probability: float, runs: int) -> str:
 
 
 def _threshold(entry: CanaryEntry, gate: Gate) -> float | None:
-    return None if gate in gates.UNCOUNTED else gates.breach_threshold(entry, gate)
+    return gates.breach_threshold(entry, gate) if gate in gates.CERTIFIED else None
 
 
 def _percent(ratio: float | None) -> float | None:

@@ -6,7 +6,6 @@ fault that was mended does not stand for ever. Not here: drilling, and the certi
 
 from __future__ import annotations
 
-from collections import Counter
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,16 +14,18 @@ import pyarrow as pa
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.slo.canary import Canaries
+from greenops_pipelines.slo.drill_plans import WEEKLY
 
 SELDOM_PERCENT = 5.0
 """More often than one good canary in twenty, and people stop believing the gate."""
 WINDOW = timedelta(days=8)
 """A week and a day: the weekly drill may be late."""
-_BREACH = "(scenario like 'errors-%' or scenario = 'latency')"
-_RECENT = "began_at >= $1 and speed = 1"
+_BREACH = "(d.scenario like 'errors-%' or d.scenario = 'latency')"
+_RECENT = "d.began_at >= $1 and d.speed = 1"
 _NOT_PASSED_SINCE = """not exists (
     select 1 from slo_drills as l
-    where l.service = d.service and l.scenario = d.scenario and l.speed = 1 and l.began_at > d.began_at and l.verdict = 'passed'
+    where l.service = d.service and l.scenario = d.scenario and l.variant = d.variant and l.speed = 1
+        and l.began_at > d.began_at and l.verdict = 'passed'
 )"""
 
 
@@ -63,7 +64,7 @@ def held_in(lake: Lake, week: str) -> set[str]:
 def newest_breach(lake: Lake) -> datetime | None:
     """When the newest drill in real time began in which a breach was rolled back."""
     [row] = lake.query(
-        f"select max(began_at) as at from slo_drills where speed = 1 and verdict = 'passed' and {_BREACH}"
+        f"select max(d.began_at) as at from slo_drills as d where d.speed = 1 and d.verdict = 'passed' and {_BREACH}"
     ).to_pylist()
     return row["at"]  # type: ignore[no-any-return]
 
@@ -72,9 +73,9 @@ def rollback(lake: Lake, canaries: Canaries, now: datetime) -> Measurement:
     """J1.4: the longest time from breach to rollback complete. One that never came lasts until its like passes."""
     rows = lake.query(
         f"""
-        select scenario, count(*)::bigint as drills, max(rollback_s) as worst, median(rollback_s) as middle, max(bound_s) as certified,
+        select scenario, count(*)::bigint as drills, max(rollback_s) as worst, median(rollback_s) as middle, coalesce(max(bound_s), 0) as certified, count(distinct service)::bigint as services,
             bool_or(source = 'embedded scraper') as embedded
-        from slo_drills where {_RECENT} and {_BREACH} and rollback_s is not null
+        from slo_drills as d where {_RECENT} and {_BREACH} and rollback_s is not null
         group by scenario order by worst desc
         """,
         [now - WINDOW],
@@ -82,14 +83,17 @@ def rollback(lake: Lake, canaries: Canaries, now: datetime) -> Measurement:
     never = lake.query(
         f"""
         select d.drill, d.began_at from slo_drills as d
-        where d.speed = 1 and d.verdict = 'failed' and d.outcome in ('promoted', 'paused') and {_BREACH.replace("scenario", "d.scenario")} and {_NOT_PASSED_SINCE}
+        where d.speed = 1 and d.verdict = 'failed' and d.outcome in ('promoted', 'paused') and {_BREACH} and {_NOT_PASSED_SINCE}
         order by d.began_at limit 1
         """
     ).to_pylist()
     worst: float | None = rows[0]["worst"] if rows else None
     if never:
         worst = max(worst or 0.0, (now - never[0]["began_at"]).total_seconds())
-    said = [f"{row['scenario']} {row['worst']:.1f} s (certified {row['certified']:.1f} s)" for row in rows]
+    said = [
+        f"{row['scenario']} {row['worst']:.1f} s (certified {row['certified']:.1f} s, {row['services']} services)"
+        for row in rows
+    ]
     embedded = " by an embedded scraper, without Prometheus" if any(row["embedded"] for row in rows) else ""
     return Measurement(
         check="slo/drill:rollback",
@@ -111,7 +115,7 @@ def bounded(lake: Lake, now: datetime) -> Measurement:
         f"""
         select max(100 * rollback_s / bound_s) as share, count(*)::bigint as drills,
             arg_max(drill, rollback_s / bound_s) as drill, arg_max(scenario, rollback_s / bound_s) as scenario
-        from slo_drills where {_RECENT} and rollback_s is not null and bound_s is not null
+        from slo_drills as d where {_RECENT} and rollback_s is not null and bound_s is not null
         """,
         [now - WINDOW],
     ).to_pylist()
@@ -125,6 +129,29 @@ def bounded(lake: Lake, now: datetime) -> Measurement:
         if row["drills"]
         else "no drill in real time in the last 8 days",
         missing=None if row["drills"] else "a drill of a breach in real time in the last 8 days",
+    )
+
+
+def weekly(lake: Lake, now: datetime) -> Measurement:
+    """Kinds of the week's drills that were held in real time lately; nothing to be asked for in a home's first days."""
+    [row] = lake.query(
+        """
+        select min(began_at) as since,
+            coalesce(list(distinct scenario) filter (began_at >= $1 and verdict <> 'aborted'), []) as held
+        from slo_drills where speed = 1
+        """,
+        [now - WINDOW],
+    ).to_pylist()
+    lacking = [scenario for scenario in WEEKLY if scenario not in row["held"]]
+    is_young = row["since"] is None or now - row["since"] < WINDOW
+    return Measurement(
+        check="slo/drill:weekly",
+        measured=None if is_young and lacking else float(len(WEEKLY) - len(lacking)),
+        target=float(len(WEEKLY)),
+        comparison="==",
+        unit="kinds of drills",
+        detail=f"not held in the last 8 days: {', '.join(lacking)}" if lacking else f"held: {', '.join(WEEKLY)}",
+        missing="a whole week with the daemon running" if is_young and lacking else None,
     )
 
 
@@ -158,7 +185,7 @@ def promoted(lake: Lake, now: datetime) -> Measurement:
     [row] = lake.query(
         f"""
         select count(*)::bigint as drills, count(*) filter (outcome is distinct from 'promoted')::bigint as wrong
-        from slo_drills where {_RECENT} and scenario = 'healthy' and verdict <> 'aborted'
+        from slo_drills as d where {_RECENT} and scenario = 'healthy' and verdict <> 'aborted'
         """,
         [now - WINDOW],
     ).to_pylist()
@@ -210,14 +237,17 @@ def seldom_wrong(rows: pa.Table) -> Measurement:
 
 
 def complete(rows: pa.Table, canaries: Canaries) -> Measurement:
-    """Services of which a canary is judged. What each has to be judged by is refused where it is not (`canary.py`)."""
-    gates = Counter(rows["service"].to_pylist())
+    """Services of which each declared gate is compiled. That those judge all that has to be judged, `canary.py` sees to."""
+    gates: dict[str, set[str]] = {name: set() for name in canaries.services}
+    for row in rows.to_pylist():
+        gates.setdefault(row["service"], set()).add(row["gate"])
+    good = [name for name, entry in canaries.services.items() if gates[name] == set(entry.gates)]
     return Measurement(
         check="slo/gates:complete",
-        measured=float(len(gates)),
+        measured=float(len(good)),
         target=float(len(canaries.services)),
         comparison="==",
         unit="services",
         detail="; ".join(f"{name}: {', '.join(entry.gates)}" for name, entry in canaries.services.items()),
-        figures={f"gates of {name}": gates[name] for name in canaries.services},
+        figures={f"gates of {name}": len(found) for name, found in gates.items()},
     )

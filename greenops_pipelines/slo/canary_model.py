@@ -89,12 +89,14 @@ class Routing(OpsModel):
     host: Host
     port: Port
     pod_label: Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?[A-Za-z0-9._-]+$", max_length=120)]
+    timeout: Span
 
 
 class Analysis(OpsModel):
     rate_window: Span
     interval: Span
     initial_delay: Span
+    query_seconds: float = Field(ge=0, le=10)
     checks: int = Field(ge=FAILURES, le=100)
 
 

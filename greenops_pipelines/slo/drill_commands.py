@@ -41,8 +41,8 @@ def drill(
     scenario: Annotated[
         str,
         typer.Option(
-            help="healthy, errors-N (percent), latency, canary-dies, no-traffic, prometheus-down, prometheus-hangs, "
-            "prometheus-restart; several with commas."
+            help="healthy, errors-N (percent), latency, canary-dies, no-traffic, metrics-vanish, prometheus-down, "
+            "prometheus-hangs, prometheus-slow, prometheus-restart; several with commas."
         ),
     ] = "errors-100",
     service: Annotated[
@@ -73,7 +73,7 @@ def drill(
     as_json: Json = False,
 ) -> None:
     """Drill a canary: real requests, real metrics, the rendered gates; how long a bad one goes on serving."""
-    from greenops_pipelines.slo import drills
+    from greenops_pipelines.slo import drill_plans
     from greenops_pipelines.slo.canary_model import VARIANTS
     from greenops_pipelines.slo.drill_results import SCENARIOS, parse_scenarios
 
@@ -86,7 +86,7 @@ def drill(
     if breach_after is not None and not 0 <= breach_after <= 900:
         raise BadInput(f"--breach-after: found {breach_after:g}, allowed: 0 to 900")
     specs = [
-        drills.spec(
+        drill_plans.spec(
             declared,
             name,
             service or next(iter(declared.services)),
@@ -119,18 +119,19 @@ def drilled(
     context: typer.Context, limit: Annotated[int, typer.Option(min=1, max=10_000)] = 30, as_json: Json = False
 ) -> None:
     """Past canary drills, newest first, with what each measured and its evidence."""
-    from greenops_pipelines.slo import canary_checks, drills
+    from greenops_pipelines.slo import canary_checks
+    from greenops_pipelines.slo.drill_results import line_of
 
     rows = canary_checks.listed(context.obj().lake(load_settings()), limit)
     if as_json:
         _print_json({"drills": rows})
         return
     for row in rows:
-        typer.echo(f"{row['began_at'][:16]}Z  {drills.line_of(row)}")
+        typer.echo(f"{row['began_at'][:16]}Z  {line_of(row)}")
 
 
 def _show(held: Any, as_json: bool) -> None:
-    from greenops_pipelines.slo.drills import line
+    from greenops_pipelines.slo.drill_results import line
 
     if as_json:
         _print_json(held.as_document())

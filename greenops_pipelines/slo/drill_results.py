@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +25,15 @@ SCENARIOS = {
     "latency": "the canary's requests take longer than its P95 allows",
     "canary-dies": "the canary's process is killed",
     "no-traffic": "the router sends the canary nothing",
+    "metrics-vanish": "the canary serves, and exposes no metrics any more",
     "prometheus-down": "Prometheus goes away and stays away",
     "prometheus-hangs": "Prometheus takes requests and does not answer",
+    "prometheus-slow": "the canary fails wholly, and Prometheus stands still for 2 s out of 3",
     "prometheus-restart": "Prometheus goes away for 20 seconds; the canary is good and has to be promoted",
 }
 """What can be drilled, in words."""
 _PROMOTED = ("healthy", "prometheus-restart")
-OF_METRICS = ("prometheus-down", "prometheus-hangs", "prometheus-restart")
+OF_METRICS = ("prometheus-down", "prometheus-hangs", "prometheus-slow", "prometheus-restart")
 """Done to Prometheus, not to the canary."""
 _ERRORS = re.compile(r"errors-(?P<percent>100|[1-9]?[0-9](?:\.[0-9]{1,2})?)", re.ASCII)
 
@@ -129,3 +132,27 @@ def read_spec(folder: Path) -> Spec:
 def read_result(folder: Path) -> Result:
     found = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return Result(**{**found, "deficiencies": tuple(found["deficiencies"])})
+
+
+def line(result: Result) -> str:
+    """One drill in one line, for people."""
+    return line_of(result.as_document())
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """The same of a row of the lake."""
+    if row["rollback_s"] is None:
+        took = row["outcome"] or "came to nothing"
+    else:
+        bound = f", certified {row['bound_s']:.1f} s" if row["bound_s"] is not None else ""
+        took = (
+            f"{row['outcome']}: first bad sample {_s(row['first_bad_sample_s'])}, decision {_s(row['decision_s'])}, "
+            f"rollback complete {_s(row['rollback_s'])}{bound}"
+        )
+    pace = "" if row["speed"] == 1 else f", {row['speed']:g} times as fast"
+    faults = f" - {'; '.join(row['deficiencies'])}" if row["deficiencies"] else ""
+    return f"{row['verdict']:<8}{row['service']:<13}{row['scenario']:<20}{took}{pace} ({row['source']}){faults}"
+
+
+def _s(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{seconds:.1f} s"

@@ -42,13 +42,17 @@ _SHUTDOWN_SECONDS = 1.0
 
 
 class Fault(BaseModel):
-    """What is injected. `stuck` holds every request until it is lifted, or until the client hangs up."""
+    """What is injected. `stuck` holds every request until it is lifted, or until the client hangs up.
+
+    `hides_metrics`: the service serves, and `/metrics` is a 404.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     error_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0
     delay_seconds: Annotated[float, Field(ge=0, le=30)] = 0.0
     stuck: bool = False
+    hides_metrics: bool = False
 
 
 def is_error(index: int, ratio: Fraction) -> bool:
@@ -106,6 +110,8 @@ class Instance:
         return web.Response(body=b"ok\n") if succeeded else web.Response(status=500, body=b"injected error\n")
 
     async def metrics(self, _request: web.Request) -> web.Response:
+        if self._fault.hides_metrics:
+            return web.Response(status=404)
         return web.Response(body=self.exposed.page(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     async def fault(self, request: web.Request) -> web.Response:

@@ -31,10 +31,14 @@ class Destination:
 
 @dataclass(frozen=True)
 class Route:
-    """A named HTTP route over destinations weighted in percent. `BadInput` where they are not 100 together."""
+    """A named HTTP route over destinations weighted in percent, and how long a request may take (`15s`).
+
+    `BadInput` where the weights are not 100 together.
+    """
 
     name: str
     destinations: tuple[tuple[Destination, int], ...]
+    timeout: str
 
     def __post_init__(self) -> None:
         weights = [weight for _, weight in self.destinations]
@@ -43,7 +47,7 @@ class Route:
 
     def document(self) -> dict[str, Any]:
         route = [{"destination": destination.document(), "weight": weight} for destination, weight in self.destinations]
-        return {"name": self.name, "route": route}
+        return {"name": self.name, "route": route, "timeout": self.timeout}
 
 
 @dataclass(frozen=True)

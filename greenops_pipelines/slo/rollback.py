@@ -10,10 +10,15 @@ In the worst case over all phases of scraping and measuring, with errors at a st
 
     t / e x window   until enough of the window is bad
     + 1 / (e x rate) until the next error comes at all, where requests are few
+    + answer         until the first slow answer is counted, where it is slowness that is bad: it is when it ends
     + scrape         until a scrape sees it, which may just have missed it
     + interval       until a measurement sees that, which may just have missed it
     + 2 x interval   until the third measurement that fails
+    + 3 x query      as long as Prometheus takes to answer: the next measurement is due an interval after that
     + overhead       the controller's two reconciliations, and the router's new weights
+    + answer         until the canary has given the slow answers that it had begun
+
+An answer of Prometheus that does not come at all is an Error, which proves nothing, and is outside of this.
 
 Prometheus' extrapolation only ever makes it sooner: while the window begins before the breach, the ratio that `rate`
 gives is at least e x (last scrape - breach) / window, because a counter's own zero bounds what is added at the window's
@@ -52,6 +57,10 @@ class Timing:
     starts_at_zero: bool = True
     rate_per_s: float | None = None
     """Requests of the canary per second, evenly spaced; None: as many as it takes for errors to come without a gap."""
+    answer_s: float = 0.0
+    """How long a bad answer takes, at most."""
+    query_s: float = 0.0
+    """How long Prometheus takes to answer, at most."""
 
 
 def worst_case(timing: Timing, error: float, breach_after_s: float = math.inf) -> float | None:
@@ -64,9 +73,10 @@ def worst_case(timing: Timing, error: float, breach_after_s: float = math.inf) -
         return None
     births = 0.0 if timing.starts_at_zero else timing.scrape_s
     spacing = 0.0 if timing.rate_per_s is None else 1 / (error * timing.rate_per_s)
-    filled = timing.threshold / error * timing.window_s + spacing + births + timing.scrape_s
+    filled = timing.threshold / error * timing.window_s + spacing + timing.answer_s + births + timing.scrape_s
     first_bad = max(filled + timing.interval_s, timing.initial_delay_s - breach_after_s)
-    return first_bad + (timing.failures - 1) * timing.interval_s + timing.overhead_s
+    until_decided = first_bad + (timing.failures - 1) * timing.interval_s + timing.failures * timing.query_s
+    return until_decided + timing.overhead_s + timing.answer_s
 
 
 def worst_case_seconds(
@@ -119,8 +129,8 @@ def knobs(timing: Timing, error: float, limit_s: float = DEADLINE_SECONDS) -> tu
     births = 0.0 if timing.starts_at_zero else timing.scrape_s
     spacing = 0.0 if timing.rate_per_s is None else 1 / (error * timing.rate_per_s)
     filled = timing.threshold / error * timing.window_s
-    whole = filled + births + spacing + timing.scrape_s + timing.failures * timing.interval_s + timing.overhead_s
-    over = whole - limit_s
+    whole = filled + births + spacing + timing.scrape_s + timing.failures * (timing.interval_s + timing.query_s)
+    over = whole + timing.overhead_s + 2 * timing.answer_s - limit_s
     # Nothing else helps a gate that allows more than the canary errs.
     only_threshold = timing.threshold >= error
     at_most = {

@@ -62,8 +62,13 @@ class Walk:
         clock: Callable[[], float],
         world: Callable[[float], float] = lambda seconds: seconds,
         said: Callable[[str, dict[str, Any]], None] = lambda _event, _more: None,
+        overhead_s: float = 0.0,
     ) -> None:
-        """`clock` is read when a measurement ends; `world` turns its seconds into those of the metrics' time stamps."""
+        """`clock` is read when a measurement ends; `world` turns its seconds into those of the metrics' time stamps.
+
+        `overhead_s` lies between the decision to take the canary back and the router's new weights: what a controller's
+        reconciliations and a mesh's proxies take, which are not here.
+        """
         canary = rollout["spec"]["strategy"]["canary"]
         self._steps: list[Mapping[str, Any]] = list(canary["steps"])
         self._background: Mapping[str, Any] = canary.get("analysis") or {}
@@ -80,6 +85,7 @@ class Walk:
         self._entered: float | None = None
         self._check: _Running | None = None
         self._watch: _Running | None = None
+        self._overhead_s = overhead_s
         self._aborting = ""
         self.weight = 0
         self.outcome: Outcome | None = None
@@ -87,6 +93,8 @@ class Walk:
         self.taken: list[Taken] = []
         self.decided_at: float | None = None
         """When the run that took the canary back was assessed."""
+        self.decided_by: tuple[str, ...] = ()
+        """The metrics that took it back."""
 
     @property
     def is_over(self) -> bool:
@@ -106,9 +114,10 @@ class Walk:
         if self.is_over:
             return
         if self._aborting:
-            # The reconciliation after the one that decided: the router learns of it only now.
-            self._weigh(0)
-            self._finish("rolled back", self._aborting)
+            # The reconciliation after the one that decided, at the earliest: the router learns of it only now.
+            if self.decided_at is not None and now - self.decided_at >= self._overhead_s:
+                self._weigh(0)
+                self._finish("rolled back", self._aborting)
             return
         if self._watch is None and self._background and self._step_at >= int(self._background.get("startingStep", 0)):
             self._watch = self._begin("background", self._background, now)
@@ -119,6 +128,7 @@ class Walk:
         for running, phase in verdicts:
             if phase in _BAD:
                 self.decided_at = now
+                self.decided_by = tuple(each.name for each in running.run.results if each.phase in _BAD)
                 self._aborting = f"{running.run.name}: {running.run.message or phase}"
                 self._said("decided", {"outcome": "rolled back", "why": self._aborting})
                 return

@@ -2,15 +2,15 @@
 
 Same declarations, same bytes. The Rollout takes its pods from the service's Deployment (`workloadRef`), whose pod
 specification is its team's. Requests are split between the subsets of one host, not between two hosts: callers in the
-mesh keep the name they have, and outlier detection and connection pools of that host stay one policy. The Services
-`-stable` and `-canary` split nothing; they are how a person asks one version.
+mesh keep the name they have. A DestinationRule that the team has for that host has to be merged into this one: of two,
+Istio takes one's traffic policy. The Services `-stable` and `-canary` split nothing; they are how a person asks one version.
 
 Two analyses watch. The one in the background measures from the first pause until the end of all steps, and alone keeps
 the promise of a rollback in time: a check after a pause of ten minutes would find a breach ten minutes late. The check
 decides whether the next step is taken.
 
 The stable pods are never scaled down before the end (`dynamicStableScale` is left off): an abort is a change of
-weights, and waits for no pod. Not here: the metrics (`gates.py`), and where the files go (`gitops.py`).
+weights, and waits for no pod (without a router it waits for pods). Not here: the metrics (`gates.py`), and where the files go (`gitops.py`).
 
 Sources: Argo Rollouts, docs/features/canary.md, analysis.md and traffic-management/istio.md.
 """
@@ -144,7 +144,9 @@ def _services(canaries: Canaries, service: str) -> list[dict[str, Any]]:
 def _istio(canaries: Canaries, service: str) -> list[dict[str, Any]]:
     """The controller changes the weights, and adds the hash of each version's pods to the subsets' labels."""
     host, port, ingress = canaries.host(service), canaries.port(service), canaries.services[service].ingress
-    route = Route(ROUTE, ((Destination(host, STABLE, port), 100), (Destination(host, CANARY, port), 0)))
+    route = Route(
+        ROUTE, ((Destination(host, STABLE, port), 100), (Destination(host, CANARY, port), 0)), canaries.routing.timeout
+    )
     virtual_service = VirtualService(
         service,
         canaries.namespace,

@@ -203,14 +203,16 @@ class Router:
                 status, headers, content = await self._ask(name, request, body, session)
             except _Fault as fault:
                 status = _FAULT_STATUS[fault.kind]
-                self._note_fault(fault.kind, Answer(time.time_ns(), name, status, time.perf_counter() - began))
+                self._note_fault(
+                    fault.kind, Answer(time.time_ns(), name, status, time.perf_counter() - began, time.monotonic_ns())
+                )
                 headers, content = CIMultiDict({FAULT_HEADER: fault.kind}), f"{name}: {fault.kind}\n".encode()
             except asyncio.CancelledError:
                 with self._change:
                     self._backends[name].abandoned += 1
                 raise
             else:
-                self._note(Answer(time.time_ns(), name, status, time.perf_counter() - began))
+                self._note(Answer(time.time_ns(), name, status, time.perf_counter() - began, time.monotonic_ns()))
         headers[BACKEND_HEADER] = name
         return web.Response(status=status, headers=headers, body=content)
 

@@ -18,12 +18,16 @@ ERROR_STATUS = 500
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: when the router had the whole of it and passed it on (`time.time_ns`), and how long that took."""
+    """One answer: when the router had the whole of it and passed it on (`time.time_ns`), and how long that took.
+
+    `monotonic_ns` is the same instant on a clock that nobody sets (`time.monotonic_ns`).
+    """
 
     at_ns: int
     backend: BackendName
     status: int
     seconds: float
+    monotonic_ns: int
 
 
 @dataclass(frozen=True)

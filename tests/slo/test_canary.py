@@ -49,18 +49,18 @@ def test_the_five_services_are_judged_by_the_gates_of_the_requirements(slos: Slo
 
 
 def test_every_service_keeps_the_two_minutes_at_two_percent_errors(slos: Slos) -> None:
-    """threshold x 60 s / 2 %, the wait for the next error of every 50 requests, one scrape, three intervals, overhead."""
+    """threshold x 60 s / 2 %, the wait for the next error of 50 requests, a scrape, three intervals and queries, overhead."""
     found = canaries(slos)
     worst = {
         name: rollback.worst_case(found.timing(entry.error_percent / 100, entry.minimum_requests_per_second), 0.02)
         for name, entry in found.services.items()
     }
     assert worst == {
-        "api-gateway": pytest.approx(43.2 + 50 / 10 + 15 + 45 + 7),
-        "reporting": pytest.approx(36 + 50 / 5 + 67),
-        "q2q-ai": pytest.approx(45 + 50 / 8 + 67),
-        "cockpit": pytest.approx(43.2 + 50 / 10 + 67),
-        "impact-in": pytest.approx(45 + 50 / 8 + 67),
+        "api-gateway": pytest.approx(43.2 + 50 / 10 + 15 + 3 * (15 + 1) + 7),
+        "reporting": pytest.approx(36 + 50 / 5 + 70),
+        "q2q-ai": pytest.approx(42 + 50 / 8 + 70),
+        "cockpit": pytest.approx(43.2 + 50 / 10 + 70),
+        "impact-in": pytest.approx(42 + 50 / 8 + 70),
     }
     assert max(value for value in worst.values() if value) <= found.rollback.deadline_seconds == 120
 
@@ -72,13 +72,13 @@ def test_a_host_is_the_services_own_or_the_general_one(slos: Slos) -> None:
 
 
 def test_a_window_of_five_minutes_is_refused_with_the_window_that_would_do(slos: Slos, tmp_path: Path) -> None:
-    # 120 s - 67 s - 5 s leave 48 s = threshold x window / 2 %: 66 s at 1.44 %; with 10 s, 71 s at 1.2 %.
+    # 120 s - 70 s - 5 s leave 45 s = threshold x window / 2 %: 62 s at 1.44 %; with 10 s, 66 s at 1.2 %.
     lines = refused(slos, tmp_path, ("rate_window: 1m", "rate_window: 5m"))
     own = [line for line in lines if "error_percent" in line]
     assert len(own) == 5
     assert "services[0].error_percent: found 1.44, allowed: a rollback within 120 s at 2 % errors" in own[0]
-    assert "it comes after 288.0 s at worst; enough alone: analysis.rate_window: 300 s, at most 66 s" in own[0]
-    assert "analysis.rate_window: 300 s, at most 71 s" in own[1]
+    assert "it comes after 291.0 s at worst; enough alone: analysis.rate_window: 300 s, at most 62 s" in own[0]
+    assert "analysis.rate_window: 300 s, at most 66 s" in own[1]
     assert [line for line in lines if line not in own] == [
         next(line for line in lines if "analysis.initial_delay: found '1m', allowed: at least rate_window, 5m" in line)
     ]
@@ -90,7 +90,7 @@ COCKPIT = "[error-rate, request-volume, saturation, lcp, inp, cls]"
 BAD = [
     ("- service: api-gateway", "- service: gateway", "found 'gateway', allowed: a service of ops/slo.yaml: api-gateway"),
     ("error_percent: 1.44", "error_percent: 2", "found 2, allowed: below 2, or a canary that errs at 2 % is never found"),
-    ("error_percent: 1.44", "error_percent: 1.9", "after 129.0 s at worst; enough alone: analysis.interval: 15 s, at most 12 s"),
+    ("error_percent: 1.44", "error_percent: 1.9", "after 132.0 s at worst; enough alone: analysis.interval: 15 s, at most 11 s"),
     ("healthy_error_percent: 0.05", "healthy_error_percent: 1.5", "found 1.5, allowed: below error_percent, 1.44"),
     ("variant: cumulative", "variant: exact", "found 'exact', allowed: one of 'cumulative', 'consecutive'"),
     ("router: istio", "router: nginx", "found 'nginx', allowed: one of 'istio', 'none'"),
@@ -147,7 +147,7 @@ def test_without_a_router_the_pods_have_to_realise_the_first_weight(slos: Slos, 
 
 
 def test_series_that_are_born_with_their_first_event_cost_a_scrape(slos: Slos, tmp_path: Path) -> None:
-    # Even reporting's 113 s and 15 s more are too late.
+    # Even reporting's 116 s and 15 s more are too late.
     lines = refused(slos, tmp_path, ("counters_start_at_zero: true", "counters_start_at_zero: false"))
     assert [line.split(": ")[1].split(".")[0] for line in lines] == [
         "services[0]",
@@ -156,4 +156,4 @@ def test_series_that_are_born_with_their_first_event_cost_a_scrape(slos: Slos, t
         "services[3]",
         "services[4]",
     ]
-    assert "after 130.2 s at worst" in lines[0]
+    assert "after 133.2 s at worst" in lines[0]

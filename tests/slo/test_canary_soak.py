@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from greenops_pipelines.process import prometheus
-from greenops_pipelines.slo import drills
-from greenops_pipelines.slo.drill_results import Result
+from greenops_pipelines.slo.drill_results import Result, line
 from tests.slo.canary_homes import left_running
 from tests.slo.conftest import program
 
@@ -25,14 +24,14 @@ _AT_ONCE = 3
 pytestmark = [pytest.mark.soak, pytest.mark.real]
 
 
-def _all(tmp_path: Path, wanted: list[tuple[str, str]]) -> list[Result]:
+def _all(tmp_path: Path, wanted: list[tuple[str, ...]]) -> list[Result]:
     """Each by the command line in a home of its own: a home holds one drill at a time."""
     program(prometheus.PROGRAM, prometheus.INSTALL)
 
-    def one(numbered: tuple[int, tuple[str, str]]) -> Result:
-        number, (service, scenario) = numbered
+    def one(numbered: tuple[int, tuple[str, ...]]) -> Result:
+        number, (service, scenario, *more) = numbered
         environment = {**os.environ, "GREENOPS_HOME": str(tmp_path / str(number)), "GREENOPS_EVIDENCE_GPG": "off"}
-        words = ("slo", "drill", "--service", service, "--scenario", scenario, "--json")
+        words = ("slo", "drill", "--service", service, "--scenario", scenario, "--json", *more)
         done = subprocess.run(
             [str(Path(sys.executable).parent / "greenops"), *words],
             capture_output=True,
@@ -70,9 +69,9 @@ def test_five_repetitions_of_every_breach_in_real_time(tmp_path: Path) -> None:
             f"{max(each.first_bad_sample_s or 0 for each in of):.1f} s"
         )
         for each in of:
-            print(drills.line(each))
+            print(line(each))
     for each in found:
-        assert (each.verdict, each.outcome, each.deficiencies) == ("passed", "rolled back", ()), drills.line(each)
+        assert (each.verdict, each.outcome, each.deficiencies) == ("passed", "rolled back", ()), line(each)
         assert each.rollback_s is not None
         assert each.bound_s is not None
         assert each.rollback_s < 120
@@ -82,12 +81,14 @@ def test_five_repetitions_of_every_breach_in_real_time(tmp_path: Path) -> None:
 def test_good_canaries_are_promoted_in_real_time_whatever_prometheus_does(tmp_path: Path) -> None:
     wanted = [("api-gateway", "healthy"), ("reporting", "healthy"), ("q2q-ai", "prometheus-restart")]
     for each in _all(tmp_path, wanted):
-        print(f"\n{drills.line(each)}; {each.measurements} measurements, {each.canary_answers:,} answers of the canary")
-        assert (each.verdict, each.outcome, each.deficiencies) == ("passed", "promoted", ()), drills.line(each)
+        print(f"\n{line(each)}; {each.measurements} measurements, {each.canary_answers:,} answers of the canary")
+        assert (each.verdict, each.outcome, each.deficiencies) == ("passed", "promoted", ()), line(each)
 
 
-def test_canaries_that_cannot_be_judged_are_rolled_back_in_real_time(tmp_path: Path) -> None:
-    scenarios = ("canary-dies", "no-traffic", "prometheus-down", "prometheus-hangs")
-    for each in _all(tmp_path, [("reporting", scenario) for scenario in scenarios]):
-        print(f"\n{drills.line(each)}: {each.why}")
-        assert (each.verdict, each.outcome, each.deficiencies) == ("passed", "rolled back", ()), drills.line(each)
+def test_canaries_that_cannot_be_judged_and_late_breaches_are_rolled_back_in_real_time(tmp_path: Path) -> None:
+    faults = ("canary-dies", "no-traffic", "metrics-vanish", "prometheus-down", "prometheus-hangs", "prometheus-slow")
+    # Two seconds before the last step: 2 min, a check, 5 min, a check.
+    late = ("api-gateway", "errors-2", "--breach-after", "478")
+    for each in _all(tmp_path, [late, *[("reporting", fault) for fault in faults]]):
+        print(f"\n{line(each)}: at {each.canary_percent} %, {each.why}")
+        assert (each.verdict, each.outcome, each.deficiencies) == ("passed", "rolled back", ()), line(each)

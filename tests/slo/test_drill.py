@@ -10,7 +10,7 @@ import pytest
 from greenops_pipelines import wiring
 from greenops_pipelines.process import prometheus
 from greenops_pipelines.settings import Settings
-from greenops_pipelines.slo import drills
+from greenops_pipelines.slo import drill_plans
 from greenops_pipelines.slo.drill_results import Result
 from tests.slo.canary_homes import home, left_running
 from tests.slo.conftest import program
@@ -26,7 +26,7 @@ def _drill(settings: Settings, scenario: str, *, speed: float, embedded: bool = 
         program(prometheus.PROGRAM, prometheus.INSTALL)
     declared = wiring.canaries(settings)
     words = {"service": "api-gateway", "breach_after_s": 70.0} | more
-    spec = drills.spec(declared, scenario, speed=speed, embedded=embedded, **words)  # type: ignore[arg-type]
+    spec = drill_plans.spec(declared, scenario, speed=speed, embedded=embedded, **words)  # type: ignore[arg-type]
     [filed] = wiring.hold_canary_drills(settings, [spec]).drills
     assert left_running(settings.canary) == []
     return filed.result

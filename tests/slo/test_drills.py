@@ -19,11 +19,12 @@ import pytest
 from greenops_pipelines import wiring
 from greenops_pipelines.errors import BadInput, TransientError
 from greenops_pipelines.settings import Settings
-from greenops_pipelines.slo import canary_checks, drills
+from greenops_pipelines.slo import canary_checks, drill_plans, drills
 from greenops_pipelines.slo.canary import Canaries
 from greenops_pipelines.slo.drill_results import Result, Spec, expected, parse_scenarios
 from tests.slo.canary_homes import ROOT, home, left_running
 
+SERVICES = ("api-gateway", "reporting", "q2q-ai", "cockpit", "impact-in")
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
@@ -84,7 +85,7 @@ def _hold(settings: Settings, canaries: Canaries, specs: list[Spec], **more: obj
 
 
 def test_a_drill_is_filed_recorded_and_gone_from_the_home(settings: Settings, canaries: Canaries) -> None:
-    [filed] = _hold(settings, canaries, [drills.spec(canaries, "errors-100", "api-gateway")]).drills
+    [filed] = _hold(settings, canaries, [drill_plans.spec(canaries, "errors-100", "api-gateway")]).drills
     assert filed.bundle is not None
     evidence = wiring.evidence(settings)
     assert evidence.verify(filed.bundle, evidence.trust()).ok
@@ -100,11 +101,11 @@ def test_a_drill_is_filed_recorded_and_gone_from_the_home(settings: Settings, ca
 
 def test_two_at_once_are_refused(settings: Settings, canaries: Canaries) -> None:
     with drills.alone(settings.canary), pytest.raises(TransientError, match="found a canary drill under way"):
-        _hold(settings, canaries, [drills.spec(canaries, "errors-100", "api-gateway")])
+        _hold(settings, canaries, [drill_plans.spec(canaries, "errors-100", "api-gateway")])
 
 
 def test_what_was_killed_is_filed_as_aborted_once(settings: Settings, canaries: Canaries) -> None:
-    spec = drills.spec(canaries, "errors-2", "api-gateway")
+    spec = drill_plans.spec(canaries, "errors-2", "api-gateway")
 
     def killed(*_: object) -> Result:
         raise KeyboardInterrupt
@@ -124,14 +125,17 @@ def test_what_was_killed_is_filed_as_aborted_once(settings: Settings, canaries: 
     assert (sound.measured, sound.outcome) == (1.0, "failed")
     # One of its kind that passes makes it good again.
     _hold(
-        settings, canaries, [drills.spec(canaries, "errors-2", "api-gateway")], began_at=datetime.now(UTC).isoformat()
+        settings,
+        canaries,
+        [drill_plans.spec(canaries, "errors-2", "api-gateway")],
+        began_at=datetime.now(UTC).isoformat(),
     )
     assert canary_checks.sound(lake, datetime.now(UTC)).outcome == "passed"
 
 
 def test_a_result_that_was_not_filed_is_filed_by_the_next(settings: Settings, canaries: Canaries) -> None:
     """Killed between result and evidence: what it found counts, not that it was killed."""
-    spec = drills.spec(canaries, "latency", "api-gateway")
+    spec = drill_plans.spec(canaries, "latency", "api-gateway")
     place = settings.canary / spec.drill
     place.mkdir(parents=True)
     (place / "spec.json").write_text(json.dumps(spec.__dict__), encoding="utf-8")
@@ -143,13 +147,17 @@ def test_a_result_that_was_not_filed_is_filed_by_the_next(settings: Settings, ca
 
 def test_the_longest_rollback_of_each_scenario_is_measured(settings: Settings, canaries: Canaries) -> None:
     for scenario, seconds in (("errors-100", 50.0), ("errors-2", 99.5), ("errors-100", 61.0)):
-        _hold(settings, canaries, [drills.spec(canaries, scenario, "api-gateway")], rollback_s=seconds, bound_s=110.0)
+        _hold(
+            settings, canaries, [drill_plans.spec(canaries, scenario, "api-gateway")], rollback_s=seconds, bound_s=110.0
+        )
     # Sped up, it says nothing.
-    _hold(settings, canaries, [drills.spec(canaries, "errors-2", "api-gateway", speed=10)], rollback_s=500.0)
+    _hold(settings, canaries, [drill_plans.spec(canaries, "errors-2", "api-gateway", speed=10)], rollback_s=500.0)
     lake = wiring.lake(settings)
     found = canary_checks.rollback(lake, canaries, NOW + timedelta(hours=1))
     assert (found.measured, found.target, found.outcome) == (99.5, 120, "passed")
-    assert found.detail.startswith("longest of each: errors-2 99.5 s (certified 110.0 s), errors-100 61.0 s")
+    assert found.detail.startswith(
+        "longest of each: errors-2 99.5 s (certified 110.0 s, 1 services), errors-100 61.0 s"
+    )
     assert found.figures["errors-100, drills"] == 2
     bounded = canary_checks.bounded(lake, NOW + timedelta(hours=1))
     assert bounded.measured == pytest.approx(99.5 / 110 * 100)
@@ -159,7 +167,7 @@ def test_the_longest_rollback_of_each_scenario_is_measured(settings: Settings, c
 
 
 def test_a_bad_canary_that_was_promoted_lasts_until_its_like_passes(settings: Settings, canaries: Canaries) -> None:
-    spec = drills.spec(canaries, "errors-2", "api-gateway")
+    spec = drill_plans.spec(canaries, "errors-2", "api-gateway")
     _hold(
         settings,
         canaries,
@@ -173,32 +181,34 @@ def test_a_bad_canary_that_was_promoted_lasts_until_its_like_passes(settings: Se
     found = canary_checks.rollback(lake, canaries, NOW + timedelta(hours=1))
     assert (found.measured, found.outcome) == (3600.0, "failed")
     later = (NOW + timedelta(minutes=30)).isoformat()
-    _hold(settings, canaries, [drills.spec(canaries, "errors-2", "api-gateway")], began_at=later)
+    _hold(settings, canaries, [drill_plans.spec(canaries, "errors-2", "api-gateway")], began_at=later)
     assert canary_checks.rollback(lake, canaries, NOW + timedelta(hours=1)).measured == 50.2
 
 
 def test_a_week_is_due_from_tuesday_on_until_it_is_held() -> None:
     monday, tuesday = datetime(2026, 11, 23, 3, 11, tzinfo=UTC), datetime(2026, 11, 24, 3, 11, tzinfo=UTC)
-    assert drills.week_of(monday) == "2026-W48"
-    assert drills.due_week((), monday).week is None
-    assert drills.due_week((), tuesday) == drills.DueWeek("2026-W48", drills.WEEKLY)
-    left = drills.due_week(("errors-100", "errors-10"), tuesday + timedelta(days=2))
+    assert drill_plans.week_of(monday) == "2026-W48"
+    assert drill_plans.due_week(SERVICES, (), monday).week is None
+    assert drill_plans.due_week(SERVICES, (), tuesday) == drill_plans.DueWeek("2026-W48", "cockpit", drill_plans.WEEKLY)
+    left = drill_plans.due_week(SERVICES, ("errors-100", "errors-10"), tuesday + timedelta(days=2))
     assert left.scenarios == ("errors-2", "latency", "healthy")
-    assert drills.due_week(drills.WEEKLY, tuesday) == drills.DueWeek(None, why="2026-W48: held")
+    assert drill_plans.due_week(SERVICES, drill_plans.WEEKLY, tuesday) == drill_plans.DueWeek(
+        None, why="2026-W48: held"
+    )
     # The year of the week, not of the day.
-    assert drills.week_of(datetime(2027, 1, 1, tzinfo=UTC)) == "2026-W53"
+    assert drill_plans.week_of(datetime(2027, 1, 1, tzinfo=UTC)) == "2026-W53"
 
 
 def test_what_a_run_of_the_graph_drills(canaries: Canaries) -> None:
-    [only] = drills.first(canaries, None, NOW)
+    [only] = drill_plans.first(canaries, None, NOW)
     assert (only.scenario, only.speed) == ("errors-100", 1)
-    assert drills.first(canaries, NOW - timedelta(hours=23), NOW) == []
-    assert len(drills.first(canaries, NOW - timedelta(hours=25), NOW)) == 1
+    assert drill_plans.first(canaries, NOW - timedelta(hours=23), NOW) == []
+    assert len(drill_plans.first(canaries, NOW - timedelta(hours=25), NOW)) == 1
 
 
 def test_the_first_share_has_more_requests_than_it_takes_to_judge(canaries: Canaries) -> None:
     for name, entry in canaries.services.items():
-        spec = drills.spec(canaries, "healthy", name)
+        spec = drill_plans.spec(canaries, "healthy", name)
         assert spec.rate * canaries.steps[0].weight / 100 > entry.minimum_requests_per_second
 
 
@@ -207,12 +217,16 @@ def test_the_first_share_has_more_requests_than_it_takes_to_judge(canaries: Cana
     [
         ({"service": "shop"}, "--service: found 'shop', allowed: api-gateway, "),
         ({"speed": 0.5}, "--speed: found 0.5, allowed: 1 to "),
-        ({"rate": 100_000}, "found 100000 requests a second for a drill"),
+        ({"rate": 100_000}, "--rate: found 100000 requests a second, allowed: 200 to 400 for api-gateway"),
+        ({"rate": 0}, "--rate: found 0 requests a second"),
+        ({"scenario": "errors-1"}, "--scenario: found errors-1, allowed: above error_percent of api-gateway, 1.44 %"),
+        ({"scenario": "prometheus-restart", "speed": 2}, "--speed: found 2, allowed: 1 for prometheus-restart"),
+        ({"scenario": "prometheus-down", "embedded": True}, "--embedded: found it with prometheus-down"),
     ],
 )
 def test_what_cannot_be_drilled_is_one_line(canaries: Canaries, words: dict, says: str) -> None:
     with pytest.raises(BadInput) as refused:
-        drills.spec(canaries, "healthy", **{"service": "api-gateway", **words})
+        drill_plans.spec(canaries, **{"scenario": "healthy", "service": "api-gateway", **words})
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -259,7 +273,7 @@ def test_sigkill_leaves_no_process_and_no_port(settings: Settings, until: str) -
         _kill(process, settings)
     archive, lake = wiring.evidence(settings).archive, wiring.lake(settings)
     with drills.alone(settings.canary):
-        [left] = drills.clean(settings.canary, archive, lake)
+        [left] = drills.clean(wiring.canaries(settings), settings.canary, archive, lake)
     assert left.result.verdict == "aborted"
     assert left.bundle is not None
 

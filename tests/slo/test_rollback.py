@@ -50,6 +50,17 @@ def test_series_that_are_born_with_their_first_error_cost_a_scrape() -> None:
     assert born == pytest.approx(125.2)
 
 
+def test_slow_answers_are_counted_when_they_end_and_end_after_the_rollback() -> None:
+    """12 s late at both ends."""
+    quick, slow = (Timing(0.05, 60, 15, 15, answer_s=seconds) for seconds in (0, 12))
+    assert worst_case(quick, 1) == pytest.approx(3 + 15 + 45 + 7)
+    assert worst_case(slow, 1) == pytest.approx(3 + 15 + 45 + 7 + 24)
+
+
+def test_a_slow_prometheus_costs_its_time_with_each_measurement() -> None:
+    assert worst_case(Timing(THRESHOLD, 60, 15, 15, query_s=2), 0.02) == pytest.approx(110.2 + 6)
+
+
 def test_few_requests_cost_the_wait_for_the_next_error() -> None:
     """At 5 a second every 50th comes after 10 s."""
     assert worst_case_seconds(THRESHOLD, 0.02, 60, 15, 15, rate_per_s=5) == pytest.approx(120.2)
@@ -96,11 +107,21 @@ def test_nothing_is_said_where_the_deadline_is_kept() -> None:
     interval=st.integers(5, 60),
     rate=st.none() | st.floats(0.1, 100),
     starts_at_zero=st.booleans(),
+    answer=st.sampled_from([0, 5]),
 )
 def test_each_knob_alone_is_enough(
-    threshold: float, error: float, window: int, scrape: int, interval: int, rate: float | None, starts_at_zero: bool
+    threshold: float,
+    error: float,
+    window: int,
+    scrape: int,
+    interval: int,
+    rate: float | None,
+    starts_at_zero: bool,
+    answer: int,
 ) -> None:
-    timing = Timing(threshold, window, scrape, interval, rate_per_s=rate, starts_at_zero=starts_at_zero)
+    timing = Timing(
+        threshold, window, scrape, interval, rate_per_s=rate, starts_at_zero=starts_at_zero, answer_s=answer
+    )
     fields = {
         "analysis.rate_window": "window_s",
         "analysis.interval": "interval_s",

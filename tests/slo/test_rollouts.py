@@ -153,6 +153,7 @@ def test_istio_splits_between_the_subsets_that_the_rollout_names(files: dict[str
         assert istio["destinationRule"]["name"] == rule["metadata"]["name"]
         [route] = virtual_service["spec"]["http"]
         assert istio["virtualService"]["routes"] == [route["name"]]
+        assert route["timeout"] == "15s"
         weights = {each["destination"]["subset"]: each["weight"] for each in route["route"]}
         assert weights == {
             istio["destinationRule"]["stableSubsetName"]: 100,
@@ -210,6 +211,6 @@ def test_a_query_beside_the_catalogue_is_not_rendered(canaries: Canaries) -> Non
 def test_a_route_and_a_rule_are_complete() -> None:
     stable, canary = Destination("shop", "stable", 80), Destination("shop", "canary", 80)
     with pytest.raises(BadInput, match=r"found the weights \[95, 4\], allowed: none below 0, 100 together"):
-        Route("primary", ((stable, 95), (canary, 4)))
+        Route("primary", ((stable, 95), (canary, 4)), "15s")
     with pytest.raises(BadInput, match="found the subsets"):
         DestinationRule("shop", "shop", "shop", (Subset("stable", {"app": "shop"}), Subset("stable", {"app": "shop"})))
