@@ -6,7 +6,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import dagster as dg
 import pytest
@@ -63,3 +65,41 @@ def test_only_runs_of_dead_processes_are_ended(monkeypatch: pytest.MonkeyPatch) 
     assert orphans._lives(later.pid, time.time())
     assert not orphans._lives(later.pid, time.time() - 3600)
     later.communicate(b"\n")
+
+
+def test_what_a_process_makes_itself_goes_with_it() -> None:
+    def told(run_id: str, **other: object) -> dict[str, str]:
+        here = json.loads(orphans.made_here(run_id)[orphans.PROCESS_TAG])
+        return {orphans.PROCESS_TAG: json.dumps(here | other)}
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = {"pid": gone.pid}
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_job_def("maintenance")
+
+        def run(tags: Callable[[str], dict[str, str]], status: dg.DagsterRunStatus) -> str:
+            run_id = str(uuid4())
+            instance.create_run_for_job(job, run_id=run_id, tags=tags(run_id), status=status)
+            return run_id
+
+        started, planned = dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.NOT_STARTED
+        ended = {
+            run(lambda run_id: told(run_id, **dead), started),
+            run(lambda run_id: told(run_id, **dead), planned),
+            # The number was given again.
+            run(lambda run_id: told(run_id, started=time.time() - 3600), started),
+        }
+        kept = {
+            run(told, started),
+            run(told, planned),
+            run(lambda run_id: told(run_id, host="elsewhere", **dead), started),
+            # Executed again from the UI, with the tags of the first.
+            run(lambda run_id: told("another", **dead), started),
+            run(lambda run_id: {}, planned),
+            run(lambda run_id: told(run_id, **dead), dg.DagsterRunStatus.SUCCESS),
+        }
+        assert set(orphans.end_orphans(instance)) == ended
+        failed = {run.run_id for run in instance.get_runs() if run.status == dg.DagsterRunStatus.FAILURE}
+        assert failed == ended
+        assert not failed & kept

@@ -116,7 +116,7 @@ def plan(defs: dg.Definitions, settings: Settings, select: str | None, now: date
     others = chosen - partitioned.keys()
     beside = {key for key in others if BESIDE.items() <= graph.get(key).tags.items()}
     after = (
-        dg.AssetSelection.keys(*beside).downstream(include_self=False).resolve(graph) if beside else set()
+        dg.AssetSelection.assets(*beside).downstream(include_self=False).resolve(graph) if beside else set()
     ) & others
     return Plan(
         sorted(partitioned.keys() - set(by_image)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import dagster as dg
@@ -217,29 +219,50 @@ def test_what_cannot_be_loaded_is_one_line_that_names_the_log(home: Path, monkey
     ]
 
 
-def test_a_killed_run_is_a_failure_and_is_ended_by_orphans(home: Path, instance: dg.DagsterInstance) -> None:
-    with begun(["slow"], home / "logs", os.environ) as run:
-        child = child_of(home, run)
-        assert orphans.end_orphans(instance) == []
-        child.send_signal(signal.SIGKILL)
-        [failure] = run.join().failures
-    assert failure.startswith(f"the run beside ended with 137 and no outcome; its log {home}/logs/beside.log ends: ")
-    [left] = instance.get_runs()
-    assert left.status == dg.DagsterRunStatus.STARTED
-    assert orphans.end_orphans(instance) == [left.run_id]
-    assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
-
-
-def test_left_by_an_interruption_it_closes_its_run_within_seconds(home: Path, instance: dg.DagsterInstance) -> None:
-    with begun(["slow"], home / "logs", os.environ) as run:
-        child = child_of(home, run)
-        assert child.terminate() == 130
-        [failure] = run.join().failures
-    assert failure == (
-        f"the run beside ended with 130 and no outcome; its log {home}/logs/beside.log ends: ended by a signal"
+@contextmanager
+def forked(home: Path, key: str) -> Iterator[BaseProcess]:
+    """`main` in a process that has loaded Dagster already; it is at work."""
+    process = multiprocessing.get_context("fork").Process(
+        target=lambda: sys.exit(beside.main(home / "outcome.json", "small_assets", [key]))
     )
+    process.start()
+    try:
+        assert eventually((home / "begun").exists)
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        process.close()
+
+
+def test_the_run_of_a_killed_process_is_ended_by_orphans(home: Path, instance: dg.DagsterInstance) -> None:
+    with forked(home, "slow") as process:
+        assert orphans.end_orphans(instance) == []
+        process.kill()
+        process.join()
+        [left] = instance.get_runs()
+        assert left.status == dg.DagsterRunStatus.STARTED
+        assert orphans.end_orphans(instance) == [left.run_id]
     assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
-    assert descendants() == []
+    assert orphans.end_orphans(instance) == []
+
+
+def test_sigterm_closes_the_run_within_seconds(home: Path, instance: dg.DagsterInstance) -> None:
+    with forked(home, "slow") as process:
+        process.terminate()
+        process.join(9)
+        assert process.exitcode == 130
+    assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
+    assert not (home / "outcome.json").exists()
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_killed_process_is_one_line_that_names_the_log(home: Path) -> None:
+    with begun(["slow"], home / "logs", os.environ) as run:
+        child_of(home, run).send_signal(signal.SIGKILL)
+        assert run.join().failures == [
+            f"the run beside ended with 137 and no outcome; its log {home}/logs/beside.log ends: (empty)"
+        ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
