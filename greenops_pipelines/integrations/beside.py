@@ -96,7 +96,7 @@ def begun(keys: Sequence[str], logs: Path, environment: Mapping[str, str]) -> It
 
 def main(outcome: Path, module: str, keys: Sequence[str]) -> int:
     """The other process; its exit code. `module` is where the definitions are, as `defs`."""
-    # Without it Python dies of SIGTERM where it stands, and the run stays open for ever.
+    # Dagster heeds SIGTERM while it makes a run; before and after, Python would die of it where it stands.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         found = _made(module, keys)

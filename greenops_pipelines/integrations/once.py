@@ -25,11 +25,9 @@ from greenops_pipelines.carbon.sources import provider
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.integrations.beside import Told, begun
 from greenops_pipelines.orphans import made_here
-from greenops_pipelines.resources import Platform
+from greenops_pipelines.resources import BESIDE, Platform
 from greenops_pipelines.settings import Settings
 
-BESIDE = {"greenops/runs": "beside"}
-"""Tag of assets that wait for most of their time: made in a run of their own, beside the rest of the graph."""
 IMAGE_PARTITIONS = "images"
 """Name of the dynamic partitions that digests of images are."""
 _INTERRUPTS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}

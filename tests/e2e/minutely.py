@@ -1,9 +1,16 @@
-"""The project's own definitions, with the hourly ingestion on a schedule of every minute: a test cannot wait an hour."""
+"""The project's own definitions, with the hourly ingestion on a schedule of every minute: a test cannot wait an hour.
+
+Nor for a canary drill in real time.
+"""
 
 import dagster as dg
 
 from greenops_pipelines.definitions import build_defs
+from greenops_pipelines.slo import drill_plans
 from sensors.carbon import INGEST, carbon_hourly
+from tests.slo.canary_homes import quick_drill
+
+drill_plans.first = quick_drill
 
 
 @dg.schedule(

@@ -13,6 +13,8 @@ from greenops_pipelines.definitions import defs
 from greenops_pipelines.lake import Lake
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
+from greenops_pipelines.slo import drill_plans
+from tests.slo.canary_homes import quick_drill
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch, dg.DagsterInstance.ephemeral() as instance:
         patch.setenv("GREENOPS_HOME", str(home))
+        patch.setattr(drill_plans, "first", quick_drill)
         last_day = newest_day()
         first, last = (last_day - timedelta(days=2)).isoformat(), last_day.isoformat()
         daily, rest = split()

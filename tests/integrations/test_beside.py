@@ -220,10 +220,10 @@ def test_what_cannot_be_loaded_is_one_line_that_names_the_log(home: Path, monkey
 
 
 @contextmanager
-def forked(home: Path, key: str) -> Iterator[BaseProcess]:
+def forked(home: Path, key: str, module: str = "small_assets") -> Iterator[BaseProcess]:
     """`main` in a process that has loaded Dagster already; it is at work."""
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: sys.exit(beside.main(home / "outcome.json", "small_assets", [key]))
+        target=lambda: sys.exit(beside.main(home / "outcome.json", module, [key]))
     )
     process.start()
     try:
@@ -254,6 +254,15 @@ def test_sigterm_closes_the_run_within_seconds(home: Path, instance: dg.DagsterI
         assert process.exitcode == 130
     assert statuses(instance) == [dg.DagsterRunStatus.FAILURE]
     assert not (home / "outcome.json").exists()
+
+
+def test_sigterm_before_the_run_ends_it_in_order(home: Path) -> None:
+    text = "import pathlib, time\npathlib.Path(__file__).with_name('begun').touch()\ntime.sleep(60)\n"
+    (home / "loads_long.py").write_text(text, encoding="utf-8")
+    with forked(home, "slow", "loads_long") as process:
+        process.terminate()
+        process.join(9)
+        assert process.exitcode == 130
 
 
 @pytest.mark.usefixtures("fake")
@@ -334,6 +343,7 @@ def whole(home: Path, key: str) -> subprocess.Popen[str]:
 
 def test_two_at_once_do_not_disturb_each_other(home: Path) -> None:
     first, second = whole(home, "first"), whole(home, "second")
+    assert eventually(lambda: len(list((home / "logs").glob("beside.*.json"))) == 2)
     assert first.communicate("\n")[0] == (
         f"['first'] ['beside.{first.pid}.json', 'beside.{second.pid}.json', 'beside.log']\n"
     )
