@@ -29,7 +29,7 @@ SCENARIOS = {
     "prometheus-down": "Prometheus goes away and stays away",
     "prometheus-hangs": "Prometheus takes requests and does not answer",
     "prometheus-slow": "the canary fails wholly, and Prometheus stands still for 2 s out of 3",
-    "prometheus-restart": "Prometheus goes away for 20 seconds; the canary is good and has to be promoted",
+    "prometheus-restart": "Prometheus goes away for 5 seconds; the canary is good and has to be promoted",
 }
 """What can be drilled, in words."""
 _PROMOTED = ("healthy", "prometheus-restart")

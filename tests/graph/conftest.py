@@ -81,6 +81,12 @@ def materialise_images(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResul
     return result
 
 
+@pytest.fixture(autouse=True)
+def no_drill(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Canary drills take minutes of the world's time; `world` holds one, quickly."""
+    monkeypatch.setattr(drill_plans, "first", lambda *_: [])
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("home")

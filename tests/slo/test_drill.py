@@ -35,7 +35,7 @@ def _drill(settings: Settings, scenario: str, *, speed: float, embedded: bool = 
 @pytest.mark.real
 @pytest.mark.parametrize("variant", ["cumulative", "consecutive"])
 def test_a_canary_that_fails_wholly_is_rolled_back_in_time(settings: Settings, variant: str) -> None:
-    found = _drill(settings, "errors-100", speed=10, variant=variant)
+    found = _drill(settings, "errors-100", speed=20, variant=variant)
     assert (found.verdict, found.outcome, found.deficiencies) == ("passed", "rolled back", ())
     assert "error-rate" in found.why
     assert found.source.startswith("Prometheus 2.")
@@ -51,14 +51,14 @@ def test_a_canary_that_fails_wholly_is_rolled_back_in_time(settings: Settings, v
 
 
 def test_without_prometheus_the_embedded_scraper_says_so(settings: Settings) -> None:
-    found = _drill(settings, "errors-100", speed=10, embedded=True)
+    found = _drill(settings, "errors-100", speed=20, embedded=True)
     assert (found.verdict, found.outcome, found.deficiencies) == ("passed", "rolled back", ())
     assert found.source == "embedded scraper"
 
 
 @pytest.mark.real
 def test_a_good_canary_is_promoted_through_all_steps(settings: Settings) -> None:
-    found = _drill(settings, "healthy", speed=30, rate=250.0)
+    found = _drill(settings, "healthy", service="reporting", speed=40)
     assert (found.verdict, found.outcome, found.deficiencies) == ("passed", "promoted", ())
     assert found.canary_bad_answers == 0
     assert found.last_step == "promoted"
@@ -68,7 +68,7 @@ def test_a_good_canary_is_promoted_through_all_steps(settings: Settings) -> None
 
 @pytest.mark.real
 def test_a_slow_canary_is_rolled_back_for_its_latency(settings: Settings) -> None:
-    found = _drill(settings, "latency", speed=8)
+    found = _drill(settings, "latency", speed=10)
     assert (found.verdict, found.outcome, found.deficiencies) == ("passed", "rolled back", ())
     assert "latency" in found.why
     assert found.canary_bad_answers == 0
@@ -81,23 +81,16 @@ def test_a_slow_canary_is_rolled_back_for_its_latency(settings: Settings) -> Non
         ("canary-dies", ""),
         # 0/0 is NaN, and NaN is not below anything.
         ("no-traffic", "Failed"),
+        ("metrics-vanish", "Failed"),
         # Five errors in a row, ten seconds apart.
         ("prometheus-down", "consecutiveErrors (5) > consecutiveErrorLimit (4)"),
     ],
 )
 def test_what_cannot_be_judged_is_rolled_back(settings: Settings, scenario: str, why: str) -> None:
-    found = _drill(settings, scenario, speed=10)
+    found = _drill(settings, scenario, service="reporting", speed=20)
     assert (found.verdict, found.outcome, found.deficiencies) == ("passed", "rolled back", ())
     assert why in found.why
     assert found.bound_s is None
-
-
-@pytest.mark.real
-def test_prometheus_that_comes_back_in_time_does_no_harm(settings: Settings) -> None:
-    found = _drill(settings, "prometheus-restart", speed=20)
-    assert (found.verdict, found.outcome, found.deficiencies) == ("passed", "promoted", ())
-    folder = wiring.lake(settings).query("select count(*) as n from slo_drill_measurements where phase = 'Error'")
-    assert folder.to_pylist()[0]["n"] > 0
 
 
 @pytest.mark.real
