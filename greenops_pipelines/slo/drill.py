@@ -241,8 +241,9 @@ class _Drill:
             self._deficiencies.append(f"found it {outcome}, allowed: {expected(spec.scenario)}")
         elif outcome is None and not self._deficiencies:
             self._deficiencies.append("came to no end")
-        if self._breach is None and spec.scenario != "healthy" and not self._deficiencies:
-            self._deficiencies.append("the Rollout was decided before anything was done to it")
+        if self._breach is None and spec.scenario != "healthy" and outcome is not None:
+            why = f": {walk.message}" if walk else ""
+            self._deficiencies.append(f"the Rollout was over before anything was done to it{why}")
         if not is_breach(spec.scenario) or walk is None or outcome != "rolled back" or self._breach is None:
             return
         turned = gates.OF_SLOW | {"latency-p99"} if spec.scenario == "latency" else gates.OF_FAILED | set(SUCCESS)
