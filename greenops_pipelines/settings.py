@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".greenops"), description="Everything mutable: Dagster's storage, lake, reports, keys")
     ops_dir: Path = Field(Path("ops"), description="What the operator declares")
     dbt_dir: Path = Field(Path("dbt"), description="The SQL models")
+    dbt_cache: Path | None = Field(
+        None, description="Folder for what dbt parsed, for many homes; empty: each home parses once"
+    )
 
     lake_url: str = Field("", description="s3://bucket/prefix to keep the lake in object storage; empty: HOME/lake")
     s3_endpoint: str = Field("", description="Endpoint of an S3-compatible store; empty: AWS")
@@ -107,9 +110,11 @@ class Settings(BaseSettings):
     ui_port: int = Field(3000, ge=1, le=65535, description="Port of the Dagster UI on 127.0.0.1")
     retention_days: int = Field(90, ge=1, description="Days that Dagster's run history is kept")
 
-    @field_validator("home", "ops_dir", "dbt_dir", mode="after")
+    @field_validator("home", "ops_dir", "dbt_dir", "dbt_cache", mode="after")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
+    def _absolute(cls, value: Path | None) -> Path | None:
+        if value is None:
+            return None
         try:
             return value.expanduser().absolute()
         except RuntimeError as error:

@@ -50,8 +50,8 @@ def storage(settings: Settings) -> Storage:
 
 
 def dbt_project(settings: Settings) -> Project:
-    """The SQL models, with manifest and scratch files in the home."""
-    return Project(settings.dbt_dir, settings.home / "dbt")
+    """The SQL models, with scratch files in the home, and the manifest too where no cache is named."""
+    return Project(settings.dbt_dir, settings.home / "dbt", settings.dbt_cache)
 
 
 def lake(settings: Settings) -> Lake:

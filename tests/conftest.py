@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,13 @@ from hypothesis import settings as hypothesis_settings
 # A deadline per example fails where two workers share two cores with a webserver; the examples stay the same.
 hypothesis_settings.register_profile("patient", deadline=None)
 hypothesis_settings.load_profile("patient")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hundreds of fresh homes need not parse the same SQL models."""
+    if config.cache is not None:
+        os.environ["GREENOPS_DBT_CACHE"] = str(config.cache.mkdir("dbt"))
+
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
 

@@ -50,6 +50,7 @@ def test_loading_the_example_gives_exactly_the_defaults(empty_folder: Path) -> N
     (empty_folder / ".env").write_bytes(EXAMPLE.read_bytes())
     assert load_settings() == defaults
     assert {name for name in Settings.model_fields if getattr(defaults, name) in ("", None)} == {
+        "dbt_cache",
         "lake_url",
         "s3_endpoint",
         "carbon_path",

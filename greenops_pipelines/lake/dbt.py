@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -85,16 +86,19 @@ class Built:
 
 
 class Project:
-    """The dbt project of this repository. Its manifest is parsed once per content of `dbt/` and kept in `home`."""
+    """The dbt project of this repository. Its manifest is parsed once per content of `dbt/` and kept in `cache`, or in `home`
+    where there is none.
+    """
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    def __init__(self, folder: Path, home: Path, cache: Path | None = None) -> None:
         self._folder = folder
         self._home = home
+        self._cache = cache
 
     @functools.cached_property
     def manifest(self) -> Mapping[str, Any]:
         """dbt's manifest; parsed (about 2 s) where no manifest of these very sources is there yet."""
-        path = self._home / f"manifest-{self._content_hash()[:16]}.json"
+        path = (self._cache or self._home) / f"manifest-{self._content_hash()[:16]}.json"
         if not path.exists():
             self._parse(path)
         manifest: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +157,7 @@ class Project:
     def _content_hash(self) -> str:
         if not (self._folder / "dbt_project.yml").exists():
             raise ConfigurationError(f"GREENOPS_DBT_DIR: no dbt_project.yml in {self._folder.name}/")
-        sha = hashlib.sha256()
+        sha = hashlib.sha256(importlib.metadata.version("dbt-core").encode())
         for path in sorted(p for p in self._folder.rglob("*") if p.suffix in {".sql", ".yml", ".yaml", ".csv"}):
             sha.update(path.relative_to(self._folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
         return sha.hexdigest()
@@ -162,10 +166,12 @@ class Project:
         with self._scratch_folder() as folder:
             self._invoke(["parse"], folder / "scratch.duckdb", folder, None)
             # The name says which sources it was parsed from; a second process that parses them writes the same.
+            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             shutil.copyfile(folder / "target" / "manifest.json", temporary)
             temporary.replace(path)
-        for old in path.parent.glob("manifest-*.json"):
+        # In a cache lie those of other checkouts.
+        for old in self._home.glob("manifest-*.json"):
             if old != path:
                 old.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from greenops_pipelines.measurement import Measurement
 from greenops_pipelines.slo import promtool
 from greenops_pipelines.slo.certificates import Row
-from greenops_pipelines.slo.rendering import PROMETHEUS, Slos, shipped_tests
+from greenops_pipelines.slo.rendering import Slos, not_shipped, rule_files, shipped_tests
 from greenops_pipelines.slo.service_alerts import alert_faults
 from greenops_pipelines.slo.simulation import disagreements
 
@@ -66,9 +66,10 @@ def confirmed(rows: list[Row], rendered: Mapping[str, str], folder: Path) -> Mea
     }
     if promtool.found() is None:
         return _confirmed(None, "simulated only", figures, promtool.MISSING)
-    rule_files = sorted(folder / path for path in rendered if path.startswith(f"{PROMETHEUS}/rules/"))
-    checked = promtool.check_rules(rule_files)
+    checked = promtool.check_rules(sorted(folder / path for path in rule_files(rendered)))
     failing = {} if checked.ok else {"check rules": checked.words}
+    if cut := not_shipped({path: (folder / path).read_text(encoding="utf-8") for path in rendered}):
+        failing["rules under test"] = f"not those that are loaded: {', '.join(cut)}"
     tests = shipped_tests(rendered)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         verdicts = pool.map(lambda path: promtool.test_rules(folder / path), tests)

@@ -14,6 +14,7 @@ from greenops_pipelines.lake.dbt import Project
 from greenops_pipelines.lake.schema import Kind, Table
 from greenops_pipelines.lake.storage import LocalFolder
 from greenops_pipelines.lake.tables import CARBON_INTENSITY, DECLARED, RESOURCE_USAGE
+from greenops_pipelines.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 CARBON_DATA = ROOT.parent / "shared" / "data" / "carbon"
@@ -29,7 +30,7 @@ def at(hour: int, minute: int = 0, day: int = 1) -> datetime:
 
 def marts(folder: Path) -> tuple[Table, ...]:
     """The tables that the shipped dbt project publishes."""
-    return tuple(mart.table for mart in Project(ROOT / "dbt", folder).marts)
+    return tuple(mart.table for mart in Project(ROOT / "dbt", folder, load_settings().dbt_cache).marts)
 
 
 def selections(provider: str, usage: str = "sample", factors: str = "lifecycle") -> dict[str, dict[str, str]]:

@@ -16,6 +16,7 @@ from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_RECONCILIATIO
 from greenops_pipelines.lake.dbt import Project
 from greenops_pipelines.lake.storage import LocalFolder
 from greenops_pipelines.lake.tables import CARBON_INTENSITY, DECLARED, EMISSION_FACTORS, REGIONS, RESOURCE_USAGE
+from greenops_pipelines.settings import load_settings
 from tests.carbon.small_lake import Row, put
 from tests.cost import focus_rows
 
@@ -29,7 +30,7 @@ def cost_lake(
     """Bills as rows of FOCUS, or as files; every cost model is built, and the sums are reconciled."""
     from greenops_pipelines.cost.reconciliation import reconcile
 
-    project = Project(ROOT / "dbt", folder / "dbt")
+    project = Project(ROOT / "dbt", folder / "dbt", load_settings().dbt_cache)
     source = bills.source if isinstance(bills, Found) else "file"
     chosen = {table: {"source": source} for table in ("cost_charges", "cost_files", "cost_periods", "cost_reports")}
     lake = Lake(

@@ -30,6 +30,7 @@ from greenops_pipelines.lake import Lake, query
 from greenops_pipelines.lake.dbt import Project
 from greenops_pipelines.lake.storage import LocalFolder
 from greenops_pipelines.lake.tables import CARBON_INTENSITY, DECLARED
+from greenops_pipelines.settings import load_settings
 from tests.lake.declared import (
     CHARGES,
     DAY,
@@ -106,7 +107,7 @@ def published(project: Project) -> list[str]:
 
 def dbt_lake(home: Path) -> tuple[Lake, Project]:
     pa.set_cpu_count(2)
-    project = Project(ROOT / "dbt", home / "dbt")
+    project = Project(ROOT / "dbt", home / "dbt", load_settings().dbt_cache)
     chosen = {
         "carbon_intensity": SAMPLE["carbon_intensity"] | {"provider": "file"},
         "resource_usage": {"source": "file"},
