@@ -2,7 +2,11 @@
 
 import dagster as dg
 
-_INGESTED = dg.AssetSelection.assets(["carbon", "intensity"], ["carbon", "usage"])
+_INGESTED = dg.AssetSelection.assets(
+    ["carbon", "intensity"],
+    ["carbon", "usage"],
+    *(["slo", name] for name in ("metric_series", "metric_samples", "minutes", "days")),
+)
 """Inputs by day since 2020: most of their partitions are never filled, so that one missing says nothing."""
 
 _OPTIONAL = dg.AssetSelection.assets(

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from assets import (
+    budgets,
     canary,
     carbon,
     cost,
@@ -18,6 +19,7 @@ from assets import (
     evidence,
     lake,
     marts,
+    observability,
     placement,
     recovery,
     report,
@@ -43,6 +45,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     tables = [
         *declarations.ASSETS,
         *slo.ASSETS,
+        *budgets.ASSETS,
         *canary.ASSETS,
         *carbon.ASSETS,
         *cost.ASSETS,
@@ -52,7 +55,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     # The warehouse stands behind the tables that nothing else is made of; what they are made of comes before them.
     used = {
         dep.asset_key
-        for asset in [*tables, *canary.DRILLS, *recovery.ASSETS, *supply_chain.ASSETS]
+        for asset in [*tables, *canary.DRILLS, *observability.ASSETS, *recovery.ASSETS, *supply_chain.ASSETS]
         for spec in asset.specs
         for dep in spec.deps
     }
@@ -64,6 +67,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *evidence.ASSETS,
             *canary.DRILLS,
             *cost.REPORTS,
+            *observability.ASSETS,
             *recovery.ASSETS,
             *supply_chain.ASSETS,
             *report.ASSETS,
@@ -71,6 +75,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
         asset_checks=[
             *declarations.CHECKS,
             *slo.CHECKS,
+            *budgets.CHECKS,
             *canary.CHECKS,
             *carbon.CHECKS,
             *cost.CHECKS,
@@ -79,6 +84,7 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *marts.CHECKS,
             *lake_checks,
             *evidence.CHECKS,
+            *observability.CHECKS,
             *recovery.CHECKS,
             *supply_chain.CHECKS,
             *report.CHECKS,
@@ -104,7 +110,13 @@ def build_defs(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
             *slo_sensors.SCHEDULES,
             *supply_sensors.SCHEDULES,
         ],
-        sensors=[*graph.SENSORS, *maintenance.SENSORS, *placement_sensors.SENSORS, *supply_sensors.SENSORS],
+        sensors=[
+            *graph.SENSORS,
+            *maintenance.SENSORS,
+            *placement_sensors.SENSORS,
+            *slo_sensors.SENSORS,
+            *supply_sensors.SENSORS,
+        ],
         resources=resources or {"platform": Platform()},
         executor=dg.in_process_executor,
     )

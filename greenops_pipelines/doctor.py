@@ -40,6 +40,8 @@ def examine() -> list[Finding]:
         ("home", _home),
         ("ops/", _ops),
         ("SLOs", _slos),
+        ("SLO metrics", _metrics),
+        ("incidents", _incidents),
         ("promtool", _promtool),
         ("dbt", _dbt),
         ("lake", _lake),
@@ -97,6 +99,28 @@ def _slos(settings: Settings) -> Finding:
     found = rendering.read(settings.ops_dir)
     alerts = sum(len(group.rules) for group in found.alerts)
     return Finding("SLOs", "fine", f"{len(found.slos)} SLOs of {len(found.chosen)} services, {alerts} alerts")
+
+
+def _metrics(settings: Settings) -> Finding:
+    from greenops_pipelines.slo import budget_sources
+    from greenops_pipelines.slo.series import Selector
+
+    if budget_sources.source_of(settings) == budget_sources.SAMPLE:
+        advice = "GREENOPS_PROMETHEUS_URL=<http://host:9090, with user:password@ if it wants them>"
+        return Finding("SLO metrics", "missing", "sample metrics", advice)
+    source, now = budget_sources.open_source(settings), datetime.now(UTC)
+    found = source.read(now.date(), [Selector("up")], now)
+    if not found.series.num_rows:
+        return Finding("SLO metrics", "broken", "Prometheus has no series `up` today: it scrapes nothing")
+    return Finding("SLO metrics", "fine", f"Prometheus, {found.series.num_rows} targets today")
+
+
+def _incidents(settings: Settings) -> Finding:
+    _, targets = wiring.notifying(settings)
+    if not targets:
+        advice = "GREENOPS_NOTIFY_SLACK_URL=<incoming webhook>"
+        return Finding("incidents", "missing", "nobody is told: dry run", advice)
+    return Finding("incidents", "fine", f"told to {', '.join(target.name for target in targets)}")
 
 
 def _promtool(settings: Settings) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from greenops_pipelines.evidence.opening import Evidence
     from greenops_pipelines.lake import Lake, Table, Written
     from greenops_pipelines.lake.dbt import Project
+    from greenops_pipelines.observability.subjects import Subjects
     from greenops_pipelines.placement.due import Found
     from greenops_pipelines.placement.launching import Report
     from greenops_pipelines.placement.ledger import Ledger
@@ -36,9 +37,14 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.copies import Copy
     from greenops_pipelines.recovery.declared import GameDays, Residency
     from greenops_pipelines.recovery.gameday import GameDay
+    from greenops_pipelines.slo.budget_sources import Read
     from greenops_pipelines.slo.canary import Canaries
     from greenops_pipelines.slo.drill_plans import DueWeek
     from greenops_pipelines.slo.drills import Held
+    from greenops_pipelines.slo.incidents import Changes
+    from greenops_pipelines.slo.incidents import Ledger as Incidents
+    from greenops_pipelines.slo.ledger import Counted
+    from greenops_pipelines.slo.metrics_ingest import DayIngested
     from greenops_pipelines.slo.rendering import Slos
     from greenops_pipelines.store.objects import ObjectStore
     from greenops_pipelines.supply_chain.declared import Images
@@ -207,6 +213,38 @@ class Platform(dg.ConfigurableResource[Any]):
         from greenops_pipelines.slo import rendering
 
         return rendering.read(self.settings().ops_dir)
+
+    def read_metrics(self, days: Sequence[date], *, again: bool, progress: Callable[[DayIngested], None]) -> Read:
+        """Samples of the SLOs' metrics, of these days, from the configured source into the lake."""
+        from greenops_pipelines.slo import budget_sources
+
+        source = budget_sources.open_source(self.settings())
+        return budget_sources.read_days(
+            source, self.lake(), self.slos().slos, days, self.now(), again=again, progress=progress
+        )
+
+    def count_budgets(self, days: Sequence[date], run_id: str) -> Counted:
+        """Good and bad events of every minute of these days."""
+        from greenops_pipelines.slo import budget_sources, ledger
+
+        source = budget_sources.source_of(self.settings())
+        return ledger.count(self.lake(), self.slos().slos, source, days, self.now(), run_id=run_id)
+
+    def watch_budgets(self) -> Changes:
+        """Incidents opened, told and closed, as far as is counted."""
+        return wiring.watch_budgets(self.settings(), self.now())
+
+    def incidents(self) -> Incidents:
+        """Incidents of burning budgets."""
+        return wiring.incidents(self.settings())
+
+    def file_incidents(self) -> list[str]:
+        """Bundles with what was prepared for rollbacks, of pages that had none."""
+        return wiring.file_incidents(self.settings())
+
+    def observed(self) -> Subjects:
+        """What dashboards and runbooks are about."""
+        return wiring.observed(self.settings())
 
     def canaries(self) -> Canaries:
         """How canaries are rolled out and judged, held against the SLOs and the metrics catalogue."""

@@ -68,6 +68,25 @@ class Settings(BaseSettings):
     opencost_url: str = Field("", description="Base URL of OpenCost, instead of bills")
     opencost_currency: str = Field("USD", pattern="^[A-Z]{3}$", description="Currency that OpenCost computes in")
 
+    prometheus_url: SecretStr = Field(
+        SecretStr(""),
+        description="Prometheus that SLO metrics are read from, user:password@ if it wants them; empty: sample metrics",
+    )
+    prometheus_token: SecretStr = Field(SecretStr(""), description="Its bearer token")
+
+    notify_slack_url: SecretStr = Field(
+        SecretStr(""), description="Slack-compatible incoming webhook for incidents; empty: none"
+    )
+    notify_pagerduty_key: SecretStr = Field(
+        SecretStr(""), description="Integration key of a PagerDuty service (Events API v2); empty: none"
+    )
+    notify_pagerduty_url: str = Field(
+        "https://events.pagerduty.com", description="Where PagerDuty's Events API v2 is; EU accounts have their own"
+    )
+    notify_mail_url: SecretStr = Field(
+        SecretStr(""), description="smtp://user:password@host:port/?from=...&to=... for incidents; empty: none"
+    )
+
     evidence_url: str = Field(
         "",
         description="Write-once store for evidence: folder or s3://bucket/prefix; empty: in the lake's bucket, or HOME",
@@ -131,6 +150,11 @@ class Settings(BaseSettings):
     def _regions(cls, value: str) -> str:
         _parsed_regions(value)
         return value
+
+    @property
+    def notifications(self) -> Path:
+        """Incidents and the outbox of what is said of them."""
+        return self.home / "incidents"
 
     @property
     def watttime_region_of(self) -> dict[str, str]:
@@ -211,7 +235,7 @@ def load_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         variable = _PREFIX + str(first["loc"][0]).upper()
-        secret = any(word in variable for word in ("TOKEN", "SECRET", "PASSWORD"))
+        secret = Settings.model_fields[str(first["loc"][0])].annotation is SecretStr
         found = "(hidden)" if secret else repr(first["input"])
         raise ConfigurationError(f"{variable}: found {found}; {first['msg'][0].lower()}{first['msg'][1:]}") from None
     except UnicodeDecodeError as error:

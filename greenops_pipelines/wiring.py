@@ -20,9 +20,13 @@ from greenops_pipelines.lake.storage import LocalFolder, S3Bucket, Storage
 from greenops_pipelines.lake.supply_tables import ADMISSION_CASES, ADVISORIES
 from greenops_pipelines.lake.tables import DECLARED
 from greenops_pipelines.settings import Settings
+from greenops_pipelines.slo import budget_sources
 
 if TYPE_CHECKING:
     from greenops_pipelines.evidence.opening import Evidence
+    from greenops_pipelines.notify.outbox import Outbox
+    from greenops_pipelines.notify.posting import Target
+    from greenops_pipelines.observability.subjects import Subjects
     from greenops_pipelines.recovery.cluster import Cluster, Noted
     from greenops_pipelines.recovery.copies import Copy
     from greenops_pipelines.recovery.declared import GameDays, Residency
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from greenops_pipelines.slo.canary import Canaries
     from greenops_pipelines.slo.drill_results import Spec as CanarySpec
     from greenops_pipelines.slo.drills import Held
+    from greenops_pipelines.slo.incidents import Changes, Ledger
     from greenops_pipelines.store.objects import ObjectStore
     from greenops_pipelines.supply_chain.admission import Rules
     from greenops_pipelines.supply_chain.declared import Images
@@ -60,7 +65,7 @@ def lake(settings: Settings) -> Lake:
     return Lake(
         storage(settings),
         settings.warehouse,
-        {**selections(settings), **cost.selections(settings)},
+        {**selections(settings), **cost.selections(settings), **budget_sources.selections(settings)},
         DECLARED,
         marts=lambda: [mart.table for mart in project.marts],
     )
@@ -199,14 +204,74 @@ def hold_due_canary_drills(
         return None
 
 
+def notifying(settings: Settings) -> tuple[Outbox, tuple[Target, ...]]:
+    """The outbox of this home, and whom it sends to: nobody where none is configured."""
+    from greenops_pipelines.notify.opening import targets
+    from greenops_pipelines.notify.outbox import Outbox
+
+    found = targets(
+        settings.notify_slack_url,
+        settings.notify_pagerduty_key,
+        settings.notify_mail_url,
+        pagerduty_url=settings.notify_pagerduty_url,
+    )
+    return Outbox(settings.notifications), found
+
+
+def incidents(settings: Settings) -> Ledger:
+    """Incidents of burning budgets."""
+    from greenops_pipelines.slo.incidents import Ledger
+
+    return Ledger(settings.notifications, *notifying(settings))
+
+
+def watch_budgets(settings: Settings, now: datetime) -> Changes:
+    """Decides on the minutes that were counted since the last look: incidents are opened, told and closed."""
+    from greenops_pipelines.slo import rendering
+    from greenops_pipelines.slo.burning import burning
+    from greenops_pipelines.slo.certificates import windows_of
+
+    found = rendering.read(settings.ops_dir)
+    ledger = incidents(settings)
+    burns = burning(
+        lake(settings),
+        found.slos,
+        lambda slo: windows_of(found.chosen[slo.service]),
+        budget_sources.source_of(settings),
+        now,
+        ledger.positions(),
+    )
+    changes = ledger.advance(burns, now)
+    outbox, targets = notifying(settings)
+    outbox.deliver(targets)
+    return changes
+
+
+def file_incidents(settings: Settings) -> list[str]:
+    """Files what was prepared for the rollback of each page that has no evidence yet; the bundles."""
+    from greenops_pipelines.slo.incident_filing import file_all
+
+    return file_all(incidents(settings), lake(settings), evidence(settings).archive, canaries(settings).namespace)
+
+
+def observed(settings: Settings) -> Subjects:
+    """What dashboards and runbooks are about."""
+    from greenops_pipelines import observed
+    from greenops_pipelines.slo import rendering
+
+    return observed.subjects(rendering.read(settings.ops_dir), canaries(settings))
+
+
 def rendered(settings: Settings) -> dict[str, dict[str, str]]:
     """Everything that is rendered for GitOps, by the domain that owns it: path to text."""
+    from greenops_pipelines import observed as observability
     from greenops_pipelines.slo import rendering, rollouts
     from greenops_pipelines.supply_chain import admission
 
     signer = evidence(settings).keys.signer(settings.evidence_key)
     return {
         "canary": rollouts.files(canaries(settings)),
+        "observability": observability.files(observed(settings)),
         "slo": rendering.files(rendering.read(settings.ops_dir)),
         "supply_chain": admission.render(admission_rules(settings), signer.public.pem.decode()),
     }

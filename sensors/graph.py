@@ -6,11 +6,11 @@ import dagster as dg
 
 from greenops_pipelines.settings import load_settings
 from sensors.lanes import GRAPH
-from sensors.slo import DRILLED
+from sensors.slo import COUNTED, DRILLED, LEDGER
 
 DECLARATIONS = dg.define_asset_job(
     "declarations",
-    selection=(dg.AssetSelection.groups("ops", "slo") - DRILLED)
+    selection=(dg.AssetSelection.groups("ops", "slo") - DRILLED - COUNTED - LEDGER)
     | dg.AssetSelection.assets(["carbon", "emission_factors"]),
     tags=GRAPH,
     description="What operators declare in ops/ and what is rendered from it, and the emission factors, as tables.",

@@ -1,21 +1,50 @@
-"""SLOs: certified anew once a day, so that the scorecard's figures stay valid, and canaries drilled once a week.
+"""SLOs: events counted every five minutes and incidents opened where a budget burns; certified anew once a day, so that the
+scorecard's figures stay valid, and canaries drilled once a week.
 
 Changes in ops/ are followed at once."""
 
-from datetime import UTC
+from datetime import UTC, timedelta
 
 import dagster as dg
 
 from greenops_pipelines.resources import Platform
 from sensors.lanes import DRILLS, GRAPH
 
+_RANGE_START = "dagster/asset_partition_range_start"
+_RANGE_END = "dagster/asset_partition_range_end"
+
 DRILLED = dg.AssetSelection.assets(["slo", "drill"], ["slo", "drill_measurements"])
 """What takes minutes of the world's time, and is made by its own job alone."""
+
+COUNTED = dg.AssetSelection.assets(
+    ["slo", "metric_series"], ["slo", "metric_samples"], ["slo", "minutes"], ["slo", "days"]
+)
+"""What arrives by day."""
+
+LEDGER = dg.AssetSelection.assets(
+    ["slo", "error_budget"], ["slo", "burn"], ["slo", "budget_calendar"], ["slo", "incidents"]
+)
+"""What follows the counts."""
+
+COUNT = dg.define_asset_job(
+    "slo_count",
+    selection=COUNTED,
+    tags=GRAPH,
+    description="Samples of the SLOs' metrics, and what happened in every minute, of a range of UTC days.",
+)
+
+INCIDENTS = dg.define_asset_job(
+    "slo_incident_records",
+    selection=dg.AssetSelection.assets(["slo", "incidents"]),
+    tags=GRAPH,
+    description="Incidents written down, and what pages prepared filed as evidence.",
+)
 
 CERTIFY = dg.define_asset_job(
     "slo_certify",
     # What the drills prove is asked again too: whether a week went by without one.
-    selection=(dg.AssetSelection.groups("slo") - DRILLED) | dg.AssetSelection.checks_for_assets(["slo", "drill"]),
+    selection=(dg.AssetSelection.groups("slo") - DRILLED - COUNTED - LEDGER)
+    | dg.AssetSelection.checks_for_assets(["slo", "drill"]),
     tags=GRAPH,
     description="SLO definitions, rendered rules, and certificates confirmed by Prometheus' own rule tests.",
 )
@@ -66,5 +95,55 @@ def slo_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"slo:{context.scheduled_execution_time.astimezone(UTC):%Y-%m-%d}")
 
 
-JOBS = [CERTIFY, DRILL]
-SCHEDULES = [canary_weekly, slo_daily]
+@dg.schedule(
+    name="slo_counting",
+    job=COUNT,
+    cron_schedule="*/5 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every five minutes: the samples since, of today and yesterday, and what they count. The budgets follow.",
+)
+def slo_counting(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """Yesterday too, for what was written late; one run at a time, whatever a slow Prometheus takes."""
+    if context.instance.get_runs_count(_UNDER_WAY):
+        return dg.SkipReason("the last count is still under way")
+    tick = context.scheduled_execution_time.astimezone(UTC)
+    return dg.RunRequest(
+        run_key=f"slo_counting:{tick:%Y-%m-%dT%H:%M}",
+        tags={_RANGE_START: f"{tick - timedelta(days=1):%Y-%m-%d}", _RANGE_END: f"{tick:%Y-%m-%d}"},
+    )
+
+
+_UNDER_WAY = dg.RunsFilter(
+    job_name="slo_count",
+    statuses=[
+        dg.DagsterRunStatus.QUEUED,
+        dg.DagsterRunStatus.NOT_STARTED,
+        dg.DagsterRunStatus.STARTING,
+        dg.DagsterRunStatus.STARTED,
+    ],
+)
+
+
+@dg.sensor(
+    name="slo_burning",
+    job=INCIDENTS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    minimum_interval_seconds=30,
+    description="Opens an incident where a budget burns, tells whom it concerns, and closes it when the burn is over.",
+)
+def slo_burning(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
+    """What was decided stands in the incidents' own ledger: a tick that is repeated decides nothing twice."""
+    changes = platform.watch_budgets()
+    if not changes:
+        silent = "; ".join(f"{alert}: {why}" for alert, why in sorted((changes.unknown or {}).items())[:3])
+        return dg.SkipReason(f"nothing opened or closed{': ' + silent if silent else ''}")
+    named = sorted({*changes.opened, *changes.closed, *changes.messages})
+    return dg.SensorResult(
+        run_requests=[dg.RunRequest(run_key=f"slo_burning:{named[0]}:{len(named)}:{platform.now():%Y-%m-%dT%H:%M:%S}")]
+    )
+
+
+JOBS = [CERTIFY, COUNT, DRILL, INCIDENTS]
+SCHEDULES = [canary_weekly, slo_counting, slo_daily]
+SENSORS = [slo_burning]

@@ -20,7 +20,7 @@ hypothesis_settings.load_profile("patient")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hundreds of fresh homes need not parse the same SQL models."""
-    if config.cache is not None:
+    if getattr(config, "cache", None) is not None:
         os.environ["GREENOPS_DBT_CACHE"] = str(config.cache.mkdir("dbt"))
 
 

@@ -19,6 +19,8 @@ SUBJECTS = [
     "home",
     "ops/",
     "SLOs",
+    "SLO metrics",
+    "incidents",
     "promtool",
     "dbt",
     "lake",
@@ -66,6 +68,8 @@ def test_a_fresh_home_lacks_data_and_a_run_and_is_not_broken() -> None:
     assert [f.subject for f in found] == SUBJECTS
     # promtool and scanners are there or not, as the machine has it; either is said.
     assert {f.subject: f.state for f in found if f.state != "fine" and f.subject not in {"promtool", "scanners"}} == {
+        "SLO metrics": "missing",
+        "incidents": "missing",
         "carbon intensity": "missing",
         "resource usage": "missing",
         "bills": "missing",
@@ -81,7 +85,9 @@ def test_a_fresh_home_lacks_data_and_a_run_and_is_not_broken() -> None:
     assert finding("carbon intensity").detail == "sample data for 12 zones"
 
 
-@pytest.mark.parametrize("subject", ["carbon intensity", "resource usage", "second copy", "kubernetes"])
+@pytest.mark.parametrize(
+    "subject", ["SLO metrics", "incidents", "carbon intensity", "resource usage", "second copy", "kubernetes"]
+)
 def test_the_advice_is_a_line_that_can_be_added(subject: str) -> None:
     assert re.fullmatch(r"GREENOPS_[A-Z_]+=\S.*", finding(subject).advice)
 

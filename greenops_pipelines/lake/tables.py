@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from greenops_pipelines.lake.budget_tables import BUDGET_TABLES
 from greenops_pipelines.lake.canary_tables import CANARY_TABLES
 from greenops_pipelines.lake.cost_tables import COST_TABLES
 from greenops_pipelines.lake.recovery_tables import RECOVERY_TABLES
@@ -256,6 +257,8 @@ SLO_DEFINITIONS = Table(
         Column("description", _text, "What is promised, in words"),
         Column("error_query", _text, "PromQL of the bad events or of the error ratio, with {{.window}}"),
         Column("total_query", _text, "PromQL of all events; null where the error ratio is one query", nullable=True),
+        Column("time_zone", _text, "Zone in which calendar months and quarters of the budget are counted"),
+        Column("yellow_below_percent", _float, "Less left of the budget than this is yellow"),
     ),
     unique=("slo_id",),
 )
@@ -586,6 +589,7 @@ DECLARED: tuple[Table, ...] = (
     PLACEMENT_SETTLEMENTS,
     PLACEMENT_PROOF,
     *COST_TABLES,
+    *BUDGET_TABLES,
     *CANARY_TABLES,
     *RECOVERY_TABLES,
     *SUPPLY_TABLES,

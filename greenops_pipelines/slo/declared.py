@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field
 
@@ -49,6 +50,24 @@ Link = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=300, exampl
 AlertName = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=80, examples=["ShopLatencyHigh"])]
 Severity = Literal["critical", "warning"]
 Team = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=40, examples=["platform"])]
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (KeyError, ValueError, OSError):  # of what is not there, of a path, of a folder
+        raise ValueError("allowed: a name of the IANA time zone database, e.g. Europe/Berlin or UTC") from None
+    return text
+
+
+Zone = Annotated[str, AfterValidator(_zone), Field(max_length=50, examples=["Europe/Berlin"])]
+
+
+class Ledger(OpsModel):
+    """How error budgets are kept."""
+
+    time_zone: Zone = "UTC"
+    yellow_below_percent: float = Field(25, ge=0, lt=100)
 
 
 class _Links(OpsModel):
@@ -102,6 +121,7 @@ class ServiceAlert(OpsModel):
 
 class _File(OpsModel):
     links: _Links
+    ledger: Ledger = Ledger()
     services: tuple[ServiceEntry, ...] = Field(min_length=1)
     budget_exhausted: BudgetExhausted
     service_alerts: tuple[ServiceAlert, ...]
@@ -116,6 +136,7 @@ class Declared:
     service_alerts: tuple[ServiceAlert, ...]
     dashboard: str
     runbook: str
+    ledger: Ledger = field(default_factory=Ledger)
 
     def links(self, service: str) -> dict[str, str]:
         """Dashboard and runbook of a service's alerts."""
@@ -157,6 +178,7 @@ def read_declared(ops_dir: Path, slos: Sequence[Slo]) -> Declared:
         value.service_alerts,
         value.links.dashboard,
         value.links.runbook,
+        value.ledger,
     )
     ops.refuse(_contradictions(document, declared, slos))
     return declared

@@ -230,6 +230,8 @@ def definitions_table(found: Slos) -> pa.Table:
             "description": " ".join(slo.description.split()),
             "error_query": slo.events.error_query if slo.events else slo.raw.error_ratio_query if slo.raw else "",
             "total_query": slo.events.total_query if slo.events else None,
+            "time_zone": found.declared.ledger.time_zone,
+            "yellow_below_percent": found.declared.ledger.yellow_below_percent,
         }
         for slo in found.slos
     ]

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from greenops_pipelines.carbon.factors import read_factors
+from greenops_pipelines.lake.budget_tables import SLO_MINUTES
 from greenops_pipelines.lake.cost_tables import COST_BUDGETS, COST_CHARGES, COST_SHARES, COST_UNITS
 from greenops_pipelines.lake.schema import Table
 from greenops_pipelines.lake.tables import (
@@ -26,6 +27,7 @@ from greenops_pipelines.lake.tables import (
     PLACEMENT_SETTLEMENTS,
     REGIONS,
     RESOURCE_USAGE,
+    SLO_DEFINITIONS,
     TENANTS,
 )
 
@@ -115,6 +117,8 @@ def small_lake() -> dict[Table, Rows]:
         COST_CHARGES: [],
         COST_SHARES: [],
         COST_UNITS: [],
+        SLO_DEFINITIONS: [],
+        SLO_MINUTES: [],
     }
 
 

@@ -44,6 +44,7 @@ MISSING = {
     *(f"recovery/{name}" for name in ("gameday", "steps", "replica")),
     "report/recovery",
     *(f"slo/{name}" for name in ("drill", "drill_measurements")),
+    *(f"slo/{name}" for name in ("error_budget", "burn", "budget_calendar", "incidents")),
     *SUPPLY,
 }
 """What a home without it asks for, once declarations and a day of data are there."""
@@ -54,7 +55,10 @@ DECLARED = [
     ),
     *(
         dg.AssetKey(["slo", key])
-        for key in ("definitions", "rules", "certificates", "gates", "rollback_certificates", "canary_chances")
+        for key in (
+            *("definitions", "rules", "certificates", "dashboard", "runbooks"),
+            *("gates", "rollback_certificates", "canary_chances"),
+        )
     ),
     dg.AssetKey(["carbon", "emission_factors"]),
 ]

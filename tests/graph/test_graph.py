@@ -35,7 +35,7 @@ cost/report <- carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost
 cost/units_daily <- carbon/emission_factors carbon/intensity carbon/usage cost/charges ops/regions ops/units
 evidence/bundles <- lake/warehouse
 evidence/scorecard <- report/carbon report/scorecard
-lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost/charge_carbon cost/commitments_monthly cost/forecasts_daily cost/periods cost/reconciliation cost/units_daily placement/avoided_monthly placement/proof slo/canary_chances slo/certificates slo/rollback_certificates
+lake/warehouse <- carbon/coverage_daily carbon/emissions_daily carbon/emissions_monthly carbon/forecast_scores carbon/sci_daily cost/allocated_monthly cost/anomalies_daily cost/charge_carbon cost/commitments_monthly cost/forecasts_daily cost/periods cost/reconciliation cost/units_daily placement/avoided_monthly placement/proof slo/budget_calendar slo/burn slo/canary_chances slo/certificates slo/days slo/error_budget slo/incidents slo/rollback_certificates
 ops/budgets <- ops/tenants
 ops/cost <- ops/tenants
 ops/gamedays <- ops/regions ops/tenants
@@ -57,14 +57,24 @@ recovery/steps <- ops/gamedays
 report/carbon <- carbon/coverage_daily carbon/emissions_daily carbon/sci_daily placement/avoided_monthly report/scorecard
 report/recovery <- ops/gamedays recovery/gameday recovery/replica recovery/steps
 report/scorecard <- evidence/bundles lake/warehouse recovery/gameday slo/drill
+slo/budget_calendar <- slo/definitions slo/minutes
+slo/burn <- slo/definitions slo/minutes
 slo/canary_chances <- slo/gates
 slo/certificates <- slo/definitions slo/rules
+slo/dashboard <- slo/definitions slo/rules
+slo/days <- slo/definitions slo/metric_samples slo/metric_series
 slo/definitions <-
 slo/drill <- slo/gates
 slo/drill_measurements <- slo/gates
+slo/error_budget <- slo/definitions slo/minutes
 slo/gates <- slo/definitions
+slo/incidents <- slo/definitions slo/minutes
+slo/metric_samples <- slo/definitions
+slo/metric_series <- slo/definitions
+slo/minutes <- slo/definitions slo/metric_samples slo/metric_series
 slo/rollback_certificates <- slo/gates
 slo/rules <- slo/definitions
+slo/runbooks <- slo/definitions slo/gates slo/rules
 supply_chain/admission <- ops/images
 supply_chain/advisories <- ops/images
 supply_chain/attestations <- supply_chain/sbom supply_chain/scans
@@ -104,7 +114,8 @@ def test_every_check_says_what_it_promises() -> None:
 
 
 def test_every_table_has_a_blocking_schema_check() -> None:
-    tables = [k for k in ASSETS if k.path[0] not in {"lake", "report"} and name(k) != "evidence/scorecard"]
+    files = {"evidence/scorecard", "slo/dashboard", "slo/runbooks"}
+    tables = [k for k in ASSETS if k.path[0] not in {"lake", "report"} and name(k) not in files]
     for key in tables:
         assert GRAPH.get_check_spec(dg.AssetCheckKey(key, "schema")).blocking, name(key)
 
@@ -129,6 +140,7 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "recovery_copy_half_hourly",
         "recovery_daily",
         "canary_weekly",
+        "slo_counting",
         "slo_daily",
         "supply_chain_daily",
     }
@@ -140,6 +152,7 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "placement_due",
         "placement_new_work",
         "placement_recorded",
+        "slo_burning",
     }
     assert {s.default_status for s in schedules.values()} == {dg.DefaultScheduleStatus.RUNNING}
     assert {s.default_status for s in sensors.values()} == {dg.DefaultSensorStatus.RUNNING}
