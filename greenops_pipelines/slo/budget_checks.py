@@ -15,6 +15,11 @@ FRESH_MINUTES = 20.0
 """Counted is every five minutes."""
 KNOWN_PERCENT = 95.0
 _NOTHING = "minutes in the ledger"
+_COUNTED = """
+    select * from slo_days_history where source = $1
+    qualify row_number() over (partition by slo_id, day order by observed_at desc) = 1
+"""
+"""How each day was counted last. The plain view shows the last total that was known, and so no fault."""
 
 
 def fresh(lake: Lake, now: datetime) -> Measurement:
@@ -31,7 +36,8 @@ def usable(lake: Lake) -> Measurement:
     """How many samples can be used."""
     [row] = lake.query(
         """
-        select sum(samples) as kept, sum(unusable_samples) as unusable, sum(duplicate_samples) as twice,
+        select sum(samples)::bigint as kept, sum(unusable_samples)::bigint as unusable,
+            sum(duplicate_samples)::bigint as twice,
             count(distinct series_id) as series,
             any_value(metric) filter (where unusable_samples > 0) as example
         from metric_series
@@ -40,7 +46,7 @@ def usable(lake: Lake) -> Measurement:
     check = "slo/metric_series:usable"
     if not row["kept"]:
         return Measurement(check, None, 99.9, ">=", "%", "no sample is there", "samples")
-    share = 100 * float(row["kept"] / (row["kept"] + row["unusable"]))
+    share = 100 * row["kept"] / (row["kept"] + row["unusable"])
     detail = f"NaN or infinite, for example of {row['example']}" if row["unusable"] else "none was NaN or infinite"
     figures = {
         "series": row["series"],
@@ -54,10 +60,12 @@ def usable(lake: Lake) -> Measurement:
 def counted(lake: Lake, declared: Sequence[str]) -> Measurement:
     """Share of the declared SLOs, by their ids, that were counted on the newest day that is over."""
     rows = lake.query(
-        """
-        with newest as (select max(day) as day from slo_days where known_minutes + gap_minutes >= 1440)
-        select slo_id, fault, slo_days.day from slo_days join newest on slo_days.day = newest.day
-        """
+        f"""
+        with counted as ({_COUNTED}),
+        newest as (select max(day) as day from counted where known_minutes + gap_minutes >= 1440)
+        select slo_id, fault, counted.day from counted join newest on counted.day = newest.day
+        """,
+        [_source(lake)],
     ).to_pylist()
     check = "slo/days:counted"
     if not rows or not declared:
@@ -95,11 +103,12 @@ def known(lake: Lake) -> Measurement:
 def reconciled(lake: Lake) -> Measurement:
     """Budgets of the newest day against the days' totals, which were summed when they were counted."""
     rows = lake.query(
-        """
+        f"""
+        with counted as ({_COUNTED})
         select b.slo_id, b.total, b.bad, sum(d.total) as day_total, sum(d.bad) as day_bad
         from slo_error_budget as b
         join slo_definitions as s on s.slo_id = b.slo_id
-        left join slo_days as d on d.slo_id = b.slo_id and d.day between b.day - (s.period_days::int - 1) and b.day
+        left join counted as d on d.slo_id = b.slo_id and d.day between b.day - (s.period_days::int - 1) and b.day
         where b.day = (select max(day) from slo_error_budget)
         group by all
         having not (
@@ -107,7 +116,8 @@ def reconciled(lake: Lake) -> Measurement:
             and coalesce(abs(b.bad - sum(d.bad)) <= 1e-9 * greatest(b.total, 1), b.bad is null and sum(d.bad) is null)
         )
         order by b.slo_id
-        """
+        """,
+        [_source(lake)],
     ).to_pylist()
     check = "slo/error_budget:reconciled"
     [count] = lake.query(
@@ -128,3 +138,7 @@ def told(lake: Lake) -> Measurement:
     return Measurement(
         "slo/incidents:told", float(len(lost)), 0, "==", "incidents", detail, figures={"incidents": len(rows)}
     )
+
+
+def _source(lake: Lake) -> str:
+    return lake.selections["slo_days"]["source"]

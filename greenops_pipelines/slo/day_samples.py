@@ -38,20 +38,27 @@ _STRIDE = 1 << 42
 
 @dataclass(frozen=True)
 class Slices:
-    """Samples of some series. A value that is NaN marks that the series has ended there.
+    """Samples of some series, a row each: row r is `starts[r]` to `starts[r + 1]`, and `time` rises within it.
 
-    `row` counts from 0 and does not fall, and `time` rises within a row.
+    A value that is NaN marks that the series has ended there.
     """
 
-    count: int
-    row: Ints
+    starts: Ints
     time: Ints
     value: Floats
 
+    @property
+    def count(self) -> int:
+        return len(self.starts) - 1
+
     @cached_property
-    def starts(self) -> Ints:
-        """Where each row begins, and behind the last one."""
-        return np.searchsorted(self.row, np.arange(self.count + 1))
+    def row(self) -> Ints:
+        """The row of each sample. Of all samples of a day it costs more than it is needed for: `row_of` some."""
+        return np.repeat(np.arange(self.count), np.diff(self.starts))
+
+    def row_of(self, places: Ints) -> Ints:
+        """The rows of some samples."""
+        return np.searchsorted(self.starts, places, side="right") - 1
 
     @cached_property
     def _first(self) -> int:
@@ -77,7 +84,9 @@ class Slices:
     def without_ends(self) -> Slices:
         """Without the marks."""
         kept = ~np.isnan(self.value)
-        return self if kept.all() else Slices(self.count, self.row[kept], self.time[kept], self.value[kept])
+        if kept.all():
+            return self
+        return Slices(np.concatenate([[0], np.cumsum(kept)])[self.starts], self.time[kept], self.value[kept])
 
 
 @dataclass(frozen=True)
@@ -115,9 +124,9 @@ class DaySamples:
         """The samples of some rows, which become 0, 1, 2, ..."""
         source = self.real if is_real else self.all
         starts, lengths = source.starts[rows], source.starts[rows + 1] - source.starts[rows]
-        row = np.repeat(np.arange(len(rows), dtype=np.int64), lengths)
-        places = np.arange(len(row), dtype=np.int64) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        return Slices(len(rows), row, source.time[places], source.value[places])
+        own = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        places = np.arange(own[-1], dtype=np.int64) + np.repeat(starts - own[:-1], lengths)
+        return Slices(own, source.time[places], source.value[places])
 
 
 def day_start(day: date) -> int:
@@ -127,7 +136,9 @@ def day_start(day: date) -> int:
 
 def minute_of(times: Ints, start: int) -> Ints:
     """The minute that a sample belongs to, counted from `start`: one at a minute's end is in it, one at its start is not."""
-    return (times - start - 1) // MINUTE
+    minutes = times - (start + 1)
+    minutes //= MINUTE
+    return minutes
 
 
 def merged(batches: Sequence[Batch], metrics: Iterable[str]) -> DaySamples:
@@ -140,10 +151,9 @@ def merged(batches: Sequence[Batch], metrics: Iterable[str]) -> DaySamples:
     labels = tuple(known[each] for each in ids.tolist())
     found = [_runs(batch.samples, ids) for batch in batches]
     counts = [np.bincount(runs.row, runs.length, len(ids)).astype(np.int64) for runs in found]
-    together = np.sum(counts, axis=0, dtype=np.int64)
-    row = np.repeat(np.arange(len(ids)), together)
-    times, values = np.empty(len(row), np.int64), np.empty(len(row))
-    free = np.cumsum(together) - together
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.sum(counts, axis=0, dtype=np.int64))])
+    times, values = np.empty(starts[-1], np.int64), np.empty(starts[-1])
+    free = starts[:-1].tolist()
     for runs in found:
         # A copy per run: to sort three million samples costs as much as all the rest of a count.
         for where, start, length in zip(runs.row.tolist(), runs.start.tolist(), runs.length.tolist(), strict=True):
@@ -151,13 +161,19 @@ def merged(batches: Sequence[Batch], metrics: Iterable[str]) -> DaySamples:
             times[at : at + length] = runs.time[start : start + length]
             values[at : at + length] = runs.value[start : start + length]
             free[where] = at + length
+    slices = Slices(starts, times, values)
     back = np.flatnonzero(times[1:] <= times[:-1])
-    if (row[back + 1] == row[back]).any():
-        order = np.lexsort((times, row))
-        times, values = times[order], values[order]
-        fresh = np.concatenate([[True], (row[1:] != row[:-1]) | (times[1:] != times[:-1])])
-        row, times, values = row[fresh], times[fresh], values[fresh]
-    return DaySamples(labels, Slices(len(ids), row, times, values))
+    is_sorted = np.all(slices.row_of(back) != slices.row_of(back + 1))
+    return DaySamples(labels, slices if is_sorted else _sorted(slices))
+
+
+def _sorted(slices: Slices) -> Slices:
+    """In the order of time, and each time once."""
+    order = np.lexsort((slices.time, slices.row))
+    row, times, values = slices.row[order], slices.time[order], slices.value[order]
+    fresh = np.concatenate([[True], (row[1:] != row[:-1]) | (times[1:] != times[:-1])])
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(row[fresh], minlength=slices.count))])
+    return Slices(starts, times[fresh], values[fresh])
 
 
 def _series(batches: Sequence[Batch], metrics: frozenset[str]) -> dict[int, Labels]:

@@ -52,11 +52,13 @@ class Growth:
 def growth(samples: DaySamples, start: int) -> Growth:
     """Of every series, as if all were counters; `start` is the day's first moment."""
     real = samples.real
-    rows, row, value = real.count, real.row, real.value
+    rows, value = real.count, real.value
     # A column more on each side for what is before and after the day, which is cut off in the end.
     width = MINUTES + 2
-    minute = np.clip(minute_of(real.time, start), -1, MINUTES)
-    cell = minute + (row * width + 1)
+    minute = minute_of(real.time, start)
+    np.clip(minute, -1, MINUTES, out=minute)
+    cell = np.repeat(np.arange(rows) * width + 1, np.diff(real.starts))
+    cell += minute
     in_day = _in_day(minute)
     heads = real.starts[:-1][real.starts[:-1] < real.starts[1:]]
 
@@ -66,8 +68,8 @@ def growth(samples: DaySamples, start: int) -> Growth:
     resets = np.flatnonzero(grown < 0)
     grown[resets] = value[resets]
     # Two samples more than 5 minutes apart are in minutes that are no neighbours, or before the day: few pairs are looked at.
-    wide = np.flatnonzero((np.diff(cell) > 1) | (minute[:-1] < 0)) + 1
-    wide = wide[row[wide] == row[wide - 1]]
+    wide = np.flatnonzero((cell[1:] - cell[:-1] > 1) | (minute[:-1] < 0)) + 1
+    wide = wide[real.row_of(wide) == real.row_of(wide - 1)]
     is_far = real.time[wide] - real.time[wide - 1] > LOOKBACK
     far = wide[is_far]
 
@@ -95,8 +97,8 @@ def growth(samples: DaySamples, start: int) -> Growth:
         cut(placed),
         unplaced,
         cut(is_sampled),
-        np.bincount(row[resets[in_day[resets]]], minlength=rows),
-        np.bincount(row[born], minlength=rows),
+        np.bincount(real.row_of(resets[in_day[resets]]), minlength=rows),
+        np.bincount(real.row_of(born), minlength=rows),
     )
 
 
@@ -118,15 +120,17 @@ def _appearances(
     """Of the samples with which series appear: those that were born, and those of which nobody knows since when."""
     if not len(appears):
         return appears, appears
-    was_there = {samples.texts[real.row[i]][NAME] for i in heads if real.time[i] <= start}
+    known = np.array(sorted(heads), dtype=np.int64)
+    known = known[real.time[known] <= start]
+    was_there = {samples.texts[row][NAME] for row in real.row_of(known).tolist()}
     members: dict[tuple[str, ...], list[int]] = {}
     target = []
     for row, found in enumerate(samples.texts):
         target.append((found[NAME], *(found.get(name, "") for name in _TARGET)))
         members.setdefault(target[-1], []).append(row)
     by_target: dict[tuple[str, ...], list[int]] = {}
-    for place in appears.tolist():
-        by_target.setdefault(target[real.row[place]], []).append(place)
+    for place, row in zip(appears.tolist(), real.row_of(appears).tolist(), strict=True):
+        by_target.setdefault(target[row], []).append(place)
     born: list[int] = []
     unknown: list[int] = []
     for key, places in by_target.items():

@@ -202,6 +202,8 @@ def test_a_week_is_due_from_tuesday_on_until_it_is_held() -> None:
 def test_what_a_run_of_the_graph_drills(canaries: Canaries) -> None:
     [only] = drill_plans.first(canaries, None, NOW)
     assert (only.scenario, only.speed) == ("errors-100", 1)
+    # The fewest requests a second of all: 5 of the canary at 5 %, and a quarter more.
+    assert (only.service, only.rate) == ("reporting", 125)
     assert drill_plans.first(canaries, NOW - timedelta(hours=23), NOW) == []
     assert len(drill_plans.first(canaries, NOW - timedelta(hours=25), NOW)) == 1
 

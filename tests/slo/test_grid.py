@@ -152,7 +152,7 @@ def test_where_one_side_is_empty_nobody_asks_about_the_other() -> None:
         # As above, but the counter was zero 3 s before its first sample.
         pytest.param([(10, 3), (25, 18), (40, 33)], 40.5, id="not before zero"),
         pytest.param([(-1, 0), (0, 7), (60, 9)], 2, id="closed on the left: -1 is out, 0 is in"),
-        pytest.param([(0, 7), (30, 8), (31, None)], 1.5, id="a mark is no sample: half a gap to the end"),
+        pytest.param([(0, 7), (20, 8), (21, None)], 1.5, id="a mark is no sample: half a gap to the end"),
     ],
 )
 def test_increase_and_rate_of_a_minute(points: list[tuple[float, float | None]], increase: float) -> None:
