@@ -225,10 +225,12 @@ class Platform(dg.ConfigurableResource[Any]):
 
     def count_budgets(self, days: Sequence[date], run_id: str) -> Counted:
         """Good and bad events of every minute of these days."""
-        from greenops_pipelines.slo import budget_sources, ledger
+        from greenops_pipelines.slo import budget_sources, ledger, metrics_ingest
 
-        source = budget_sources.source_of(self.settings())
-        return ledger.count(self.lake(), self.slos().slos, source, days, self.now(), run_id=run_id)
+        lake, source = self.lake(), budget_sources.source_of(self.settings())
+        # Minutes that nobody has read yet are no gaps.
+        until = metrics_ingest.read_until(lake, source, days)
+        return ledger.count(lake, self.slos().slos, source, days, self.now(), run_id=run_id, read_until=until)
 
     def watch_budgets(self) -> Changes:
         """Incidents opened, told and closed, as far as is counted."""

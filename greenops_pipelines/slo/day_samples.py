@@ -5,6 +5,7 @@ Not here: what a counter grew by (`growth.py`), and expressions (`grid.py`).
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -183,8 +184,14 @@ def _series(batches: Sequence[Batch], metrics: frozenset[str]) -> dict[int, Labe
             *(batch.series[name].to_pylist() for name in ("series_id", "metric", "labels")), strict=True
         ):
             if metric in metrics and each not in known:
-                known[each] = canonical({**json.loads(text), NAME: metric})
+                known[each] = _labels(metric, text)
     return known
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _labels(metric: str, text: str) -> Labels:
+    # Of days in a row the series are the same: 100 ms a day for 2,000 of them.
+    return canonical({**json.loads(text), NAME: metric})
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def count(
 ) -> Counted:
     """Counts days of a source, and writes SLO_MINUTES and SLO_DAYS.
 
-    `now`: how far the source was read, by day where `read_until` says so; what is later is not over, and no gap. Two days of
+    `now`: how far the source was read, by day where `read_until` says so; what is later is not over, and no gap. Three days of
     samples at most are held in memory. An SLO that cannot be counted has a row with the fault, and no minutes.
     """
     countables, faults = _compiled(slos)

@@ -122,6 +122,18 @@ def missing_days(
     return [day for day in begun if is_missing(day)]
 
 
+def read_until(lake: Lake, source_name: str, days: Sequence[date]) -> dict[date, datetime]:
+    """How far each of these days was read when it was read last; days that never were are left out."""
+    notes = set(lake.storage.glob(_note(source_name, "*")))
+    found: dict[date, datetime] = {}
+    for day in days:
+        path = _note(source_name, day.isoformat())
+        note = _parsed(lake.storage.read_bytes(path)) if path in notes else None
+        if note is not None:
+            found[day] = note.read_at
+    return found
+
+
 def selectors_digest(selectors: Sequence[Selector]) -> str:
     """The same for the same selectors in whatever order."""
     return hashlib.sha256("\n".join(sorted({str(each) for each in selectors})).encode()).hexdigest()

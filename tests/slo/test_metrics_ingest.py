@@ -20,7 +20,14 @@ from greenops_pipelines.lake import Lake
 from greenops_pipelines.lake.budget_tables import BUDGET_TABLES, METRIC_SAMPLES, METRIC_SERIES
 from greenops_pipelines.lake.parquet import DIGEST_KEY, digest
 from greenops_pipelines.lake.storage import LocalFolder
-from greenops_pipelines.slo.metrics_ingest import SETTLED, DayIngested, ingest, missing_days, selectors_digest
+from greenops_pipelines.slo.metrics_ingest import (
+    SETTLED,
+    DayIngested,
+    ingest,
+    missing_days,
+    read_until,
+    selectors_digest,
+)
 from greenops_pipelines.slo.remote_read import RemoteRead
 from greenops_pipelines.slo.remote_read_wire import Answer
 from greenops_pipelines.slo.series import Batch, Matcher, Selector
@@ -124,6 +131,8 @@ def test_a_day_that_is_not_over_is_read_up_to_now_and_again(lake: Lake) -> None:
     assert source.untils == [datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC), noon]
     assert lake.read(METRIC_SAMPLES, {"source": "ticking", "day": DAYS[2]}).num_rows == 3 * 720
     assert missing(lake, noon) == []
+    assert read_until(lake, "ticking", DAYS[1:]) == dict.fromkeys(DAYS[1:], noon)
+    assert read_until(lake, "another", DAYS) == {}
     assert missing(lake, noon + timedelta(seconds=1)) == DAYS[2:]
     # A scrape that began before midnight may arrive after it.
     ingest(source, lake, [X], DAYS[2:], MIDNIGHT + timedelta(seconds=1))
