@@ -9,6 +9,9 @@ _INGESTED = dg.AssetSelection.assets(
 )
 """Inputs by day since 2020: most of their partitions are never filled, so that one missing says nothing."""
 
+_TICKING = dg.AssetSelection.assets(*(["slo", name] for name in ("metric_series", "metric_samples", "minutes", "days")))
+"""Made every few minutes: what follows them has a schedule, or the warehouse and all reports would be made as often."""
+
 _OPTIONAL = dg.AssetSelection.assets(
     ["recovery", "gameday"],
     ["slo", "drill"],
@@ -49,7 +52,9 @@ _SOUND_INPUTS = (
 
 FOLLOW_INPUTS = (
     dg.AutomationCondition.in_latest_time_window()
-    & (dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated()).since(_HANDLED)
+    & (dg.AutomationCondition.newly_missing() | dg.AutomationCondition.any_deps_updated().ignore(_TICKING)).since(
+        _HANDLED
+    )
     & _SOUND_INPUTS
 ).with_label("after its inputs changed, none of their blocking checks failed or under way")
 

@@ -21,9 +21,10 @@ COUNTED = dg.AssetSelection.assets(
 )
 """What arrives by day."""
 
-LEDGER = dg.AssetSelection.assets(
-    ["slo", "error_budget"], ["slo", "burn"], ["slo", "budget_calendar"], ["slo", "incidents"]
-)
+BUDGETS = dg.AssetSelection.assets(["slo", "error_budget"], ["slo", "burn"], ["slo", "budget_calendar"])
+"""What dbt makes of the counts."""
+
+LEDGER = BUDGETS | dg.AssetSelection.assets(["slo", "incidents"])
 """What follows the counts."""
 
 COUNT = dg.define_asset_job(
@@ -31,6 +32,13 @@ COUNT = dg.define_asset_job(
     selection=COUNTED,
     tags=GRAPH,
     description="Samples of the SLOs' metrics, and what happened in every minute, of a range of UTC days.",
+)
+
+BUDGET = dg.define_asset_job(
+    "slo_budgets",
+    selection=BUDGETS,
+    tags=GRAPH,
+    description="Error budgets of rolling and calendar periods and burn rates, from the counts.",
 )
 
 INCIDENTS = dg.define_asset_job(
@@ -101,7 +109,7 @@ def slo_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     cron_schedule="*/5 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every five minutes: the samples since, of today and yesterday, and what they count. The budgets follow.",
+    description="Every five minutes: the samples since, of today and yesterday, and what they count.",
 )
 def slo_counting(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """Yesterday too, for what was written late; one run at a time, whatever a slow Prometheus takes."""
@@ -112,6 +120,19 @@ def slo_counting(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.Sk
         run_key=f"slo_counting:{tick:%Y-%m-%dT%H:%M}",
         tags={_RANGE_START: f"{tick - timedelta(days=1):%Y-%m-%d}", _RANGE_END: f"{tick:%Y-%m-%d}"},
     )
+
+
+@dg.schedule(
+    name="slo_hourly",
+    job=BUDGET,
+    cron_schedule="8 * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour: error budgets and burn rates of what was counted. Warehouse and reports follow.",
+)
+def slo_hourly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """With the hour's carbon intensity, so that what follows both is made once."""
+    return dg.RunRequest(run_key=f"slo_hourly:{context.scheduled_execution_time.astimezone(UTC):%Y-%m-%dT%H}")
 
 
 _UNDER_WAY = dg.RunsFilter(
@@ -144,6 +165,6 @@ def slo_burning(context: dg.SensorEvaluationContext, platform: Platform) -> dg.S
     )
 
 
-JOBS = [CERTIFY, COUNT, DRILL, INCIDENTS]
-SCHEDULES = [canary_weekly, slo_counting, slo_daily]
+JOBS = [BUDGET, CERTIFY, COUNT, DRILL, INCIDENTS]
+SCHEDULES = [canary_weekly, slo_counting, slo_daily, slo_hourly]
 SENSORS = [slo_burning]

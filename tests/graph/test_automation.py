@@ -36,6 +36,8 @@ PLANNED = {"carbon/outlook", "placement/plan", "placement/settlements"}
 BILLS = {*(f"cost/{name}" for name in ("charges", "commitments_monthly", "files", "periods"))}
 FOLLOWERS = {*MARTS, *COSTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
 SUPPLY = {*(f"supply_chain/{name}" for name in ("images", "advisories", "vulnerabilities", "verdicts", "admission"))}
+CANARY = {"slo/drill", "slo/drill_measurements"}
+BUDGETS = {*(f"slo/{name}" for name in ("error_budget", "burn", "budget_calendar", "incidents"))}
 MISSING = {
     *FOLLOWERS,
     *(f"carbon/{name}" for name in ("forecast", "forecast_scores")),
@@ -43,8 +45,8 @@ MISSING = {
     *BILLS,
     *(f"recovery/{name}" for name in ("gameday", "steps", "replica")),
     "report/recovery",
-    *(f"slo/{name}" for name in ("drill", "drill_measurements")),
-    *(f"slo/{name}" for name in ("error_budget", "burn", "budget_calendar", "incidents")),
+    *CANARY,
+    *BUDGETS,
     *SUPPLY,
 }
 """What a home without it asks for, once declarations and a day of data are there."""
@@ -61,6 +63,10 @@ DECLARED = [
         )
     ),
     dg.AssetKey(["carbon", "emission_factors"]),
+]
+BY_DAY = [
+    *(dg.AssetKey(["carbon", key]) for key in ("intensity", "usage")),
+    *(dg.AssetKey(["slo", key]) for key in ("metric_series", "metric_samples", "minutes", "days")),
 ]
 START, END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 
@@ -192,7 +198,7 @@ def test_inputs_that_came_before_the_first_look_are_followed_once(
     with dg.DagsterInstance.ephemeral() as instance:
         assert requested(instance)[0] == set()
         materialise(instance, DECLARED)
-        materialise(instance, [dg.AssetKey(["carbon", key]) for key in ("intensity", "usage")], day, day)
+        materialise(instance, BY_DAY, day, day)
         found, cursor = requested(instance)
         assert found == MISSING
         for _ in range(3):
@@ -209,7 +215,7 @@ def test_two_runs_that_overlap_on_an_asset_do_not_stop_what_follows_it(
     regions, schema = dg.AssetKey(["ops", "regions"]), dg.AssetCheckKey(dg.AssetKey(["ops", "regions"]), "schema")
     with dg.DagsterInstance.ephemeral() as instance:
         materialise(instance, DECLARED)
-        materialise(instance, [dg.AssetKey(["carbon", key]) for key in ("intensity", "usage")], day, day)
+        materialise(instance, BY_DAY, day, day)
         first = instance.fetch_materializations(regions, limit=1).records[0]
         materialise(instance, [regions])
         stale = dg.AssetCheckEvaluation(
@@ -234,7 +240,7 @@ def test_a_failed_blocking_check_stops_what_follows_it(tmp_path: Path, monkeypat
     regions = dg.AssetKey(["ops", "regions"])
     with dg.DagsterInstance.ephemeral() as instance:
         materialise(instance, DECLARED)
-        materialise(instance, [dg.AssetKey(["carbon", key]) for key in ("intensity", "usage")], day, day)
+        materialise(instance, BY_DAY, day, day)
         last = instance.fetch_materializations(regions, limit=1).records[0]
         failed = dg.AssetCheckEvaluation(
             asset_key=regions,
@@ -246,9 +252,10 @@ def test_a_failed_blocking_check_stops_what_follows_it(tmp_path: Path, monkeypat
             ),
         )
         instance.report_runless_asset_event(failed)
-        # Bills are read whatever the regions are; what weighs them with a grid is not. Drills hang on ops/gamedays and images on
-        # ops/images, which are sound.
-        assert requested(instance)[0] == {*BILLS, *SUPPLY, "recovery/gameday", "recovery/steps"}
+        # Bills and events are read whatever the regions are; what weighs them with a grid is not. Drills hang on ops/gamedays and
+        # the canaries' gates, images on ops/images, which are sound.
+        sound = {*BILLS, *BUDGETS, *CANARY, *SUPPLY, "recovery/gameday", "recovery/steps"}
+        assert requested(instance)[0] == sound
 
 
 def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:

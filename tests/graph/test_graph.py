@@ -142,6 +142,7 @@ def test_what_fires_is_running_by_default_and_described() -> None:
         "canary_weekly",
         "slo_counting",
         "slo_daily",
+        "slo_hourly",
         "supply_chain_daily",
     }
     assert set(sensors) == {
