@@ -393,6 +393,7 @@ def test_every_data_test_says_which_asset_it_checks(dbt: Dbt, built: Outcome) ->
         *(["carbon", name] for name in sorted(MARTS.values())),
         *(["cost", name] for name in cost),
         ["placement", "avoided_monthly"],
+        *(["slo", name] for name in ("budget_calendar", "burn", "error_budget")),
     ]
     assert len(tests) == len(built.passed) - len(models)
     for test in tests:

@@ -308,12 +308,14 @@ def test_sigterm_keeps_its_handler_where_sigint_is_ignored(home: Path, instance:
 @pytest.mark.usefixtures("fake")
 def test_it_is_ended_after_the_most_it_may_take(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "_MOST_SECONDS", 0.2)
+    # Other tests of this process may have left a fork server.
+    before = set(descendants())
     with begun(["slow"], home / "logs", os.environ) as run:
         child_of(home, run)
         assert run.join().failures == [
             f"the run beside was ended after 0.2 s; its log {home}/logs/beside.log ends: (empty)"
         ]
-        assert descendants() == []
+        assert set(descendants()) <= before
 
 
 @pytest.mark.usefixtures("fake")
