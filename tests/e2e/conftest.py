@@ -13,6 +13,7 @@ import requests
 from greenops_pipelines.integrations.server import running
 from greenops_pipelines.process.ports import free_port
 from greenops_pipelines.settings import load_settings
+from tests.patience import PATIENCE
 
 _ROOT = Path(__file__).parents[2]
 
@@ -32,14 +33,17 @@ class Site:
         return body["data"]
 
     def until(self, look: Callable[[], Any], seconds: float) -> Any:
-        """The first true answer of `look`; fails with the daemon's log when there is none in time."""
-        deadline = time.monotonic() + seconds
+        """The first true answer of `look`; fails with the daemon's log when there is none in time.
+
+        `seconds` are those of a fast machine with nothing else to do.
+        """
+        deadline = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < deadline:
             if found := look():
                 return found
             time.sleep(0.5)
         log = (self.home / "logs" / "dagster-daemon.log").read_text(encoding="utf-8")
-        pytest.fail(f"not within {seconds} s; the daemon's log ends:\n{log[-3000:]}")
+        pytest.fail(f"not within {seconds * PATIENCE} s; the daemon's log ends:\n{log[-3000:]}")
 
 
 @pytest.fixture(scope="session")

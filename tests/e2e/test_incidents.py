@@ -21,6 +21,7 @@ from greenops_pipelines.lake.budget_tables import SLO_MINUTES
 from greenops_pipelines.process.child import Child
 from greenops_pipelines.settings import Settings, load_settings
 from tests.notify.servers import PostServer
+from tests.patience import PATIENCE
 
 _ROOT = Path(__file__).parents[2]
 SLO = "api-gateway-availability"
@@ -91,10 +92,10 @@ def test_an_incident_is_told_once_over_a_restart_and_closed_once(
         return Child.start(command, log=log, env=environment, cwd=_ROOT)
 
     def until(look: Callable[[], bool], seconds: float = 240) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while not look():
             if time.monotonic() > deadline:
-                pytest.fail(f"not within {seconds} s; the daemon's log ends:\n{log.read_text()[-3000:]}")
+                pytest.fail(f"not within {seconds * PATIENCE} s; the daemon's log ends:\n{log.read_text()[-3000:]}")
             time.sleep(0.5)
 
     with dg.DagsterInstance.from_config(str(settings.dagster_home)) as instance:

@@ -22,6 +22,7 @@ from greenops_pipelines.report.finops_reconciled import read_back
 from greenops_pipelines.report.scorecard import scorecard
 from greenops_pipelines.settings import load_settings
 from tests.cost.small_cost_lake import cost_lake
+from tests.patience import PATIENCE
 from tests.real import program
 
 _ROOT = Path(__file__).parents[2]
@@ -56,11 +57,11 @@ class Daemon:
 
     def until(self, look: Callable[[], object], seconds: float) -> None:
         """Wait for `look` to be true; fails with the daemon's log."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while not look():
             if time.monotonic() > deadline:
                 log = (self.home / "logs" / "dagster-daemon.log").read_text(encoding="utf-8")
-                pytest.fail(f"not within {seconds} s; the daemon's log ends:\n{log[-4000:]}")
+                pytest.fail(f"not within {seconds * PATIENCE} s; the daemon's log ends:\n{log[-4000:]}")
             time.sleep(0.5)
 
 

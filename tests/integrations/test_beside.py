@@ -26,6 +26,7 @@ from greenops_pipelines.integrations import beside, once
 from greenops_pipelines.integrations.beside import Begun, Told, begun
 from greenops_pipelines.process.child import Child
 from greenops_pipelines.settings import load_settings
+from tests.patience import PATIENCE
 
 SMALL = """
 import pathlib, time, warnings
@@ -94,7 +95,7 @@ with beside.begun([sys.argv[1]], folder / "logs", os.environ) as run:
 
 
 def eventually(true: Callable[[], object], seconds: float = 30) -> bool:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * PATIENCE
     while not true():
         if time.monotonic() > deadline:
             return False

@@ -22,6 +22,7 @@ import pytest
 from greenops_pipelines.errors import BadInput
 from greenops_pipelines.integrations.dagster import carbon_aware_schedule
 from greenops_pipelines.process.child import Child
+from tests.patience import PATIENCE
 
 _ROOT = Path(__file__).parents[2]
 _TOY = Path(__file__).with_name("toy")
@@ -106,7 +107,7 @@ class Toy:
 
     def until(self, look: Callable[[], Any], seconds: float = 40.0) -> Any:
         """The first true answer of `look`; fails with the daemon's log when there is none in time."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds * PATIENCE
         while time.monotonic() < deadline:
             if found := look():
                 return found
