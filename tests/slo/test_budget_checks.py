@@ -90,6 +90,23 @@ def test_what_was_not_counted_is_named(lake: Lake) -> None:
     assert budget_checks.counted(lake, ["shop-a"]).outcome == "passed"
 
 
+def test_a_day_is_what_it_was_counted_as_last(lake: Lake) -> None:
+    """A fault that was mended is none any more, and a total that was withdrawn is not shown for ever."""
+    later = {"observed_at": NOON + timedelta(days=2)}
+    lost, found = day("shop-a", 0, "no sample of shop_total"), day("shop-a", 1440)
+    put(lake, SLO_DAYS, [lost, day("shop-b", 1440)])
+    lake.append(
+        SLO_DAYS,
+        pa.Table.from_pylist(
+            [found | later, day("shop-b", 0, "no sample of shop_total") | later], schema=SLO_DAYS.schema
+        ),
+        NOON + timedelta(days=2),
+        "run",
+    )
+    measured = budget_checks.counted(lake, ["shop-a", "shop-b"])
+    assert (measured.measured, measured.detail) == (50, "shop-b: no sample of shop_total")
+
+
 def test_who_could_not_be_told(lake: Lake) -> None:
     row = {
         "slo_id": "shop-a",
