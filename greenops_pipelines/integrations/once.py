@@ -103,7 +103,9 @@ def plan(defs: dg.Definitions, settings: Settings, select: str | None, now: date
     chosen = graph.materializable_asset_keys
     if select:
         try:
-            chosen = dg.AssetSelection.from_string(select).resolve(graph) & chosen
+            # An asset that is made together with others is made with them: Dagster refuses half of such a step.
+            wanted = dg.AssetSelection.from_string(select).required_multi_asset_neighbors()
+            chosen = wanted.resolve(graph) & chosen
         except (dg.DagsterInvalidDefinitionError, dg.DagsterInvalidSubsetError, ValueError) as error:
             raise BadInput(f"--select {select!r}: {str(error).splitlines()[0]}") from None
         if not chosen:

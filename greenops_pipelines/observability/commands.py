@@ -49,6 +49,8 @@ OPTIONS: Mapping[str, frozenset[str]] = {
     "greenops sql": frozenset({"--json", "--csv"}),
     "greenops status": frozenset({"--json"}),
     "greenops slo certify": frozenset({"--profile", "--objective", "--json"}),
+    "greenops slo budget": frozenset({"--service", "--period", "--json"}),
+    "greenops slo incidents": frozenset({"--open", "--limit", "--json"}),
     "greenops slo canary": frozenset({"--json"}),
     "greenops slo drill": frozenset({"--scenario", "--service", "--variant", "--speed", "--dry-run", "--json"}),
     "greenops slo drills": frozenset({"--limit", "--json"}),

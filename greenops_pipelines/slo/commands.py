@@ -1,4 +1,6 @@
-"""`greenops slo ...`: generate and validate with Sloth's own flags, certify; canaries (`drill_commands.py`). Thin: arguments in, the library's words out.
+"""`greenops slo ...`: generate and validate with Sloth's own flags, certify. Thin: arguments in, the library's words out.
+
+Not here: canaries (`drill_commands.py`), budgets and incidents (`budget_commands.py`).
 
 Exit codes: 0 fine, 1 a file is not valid (`validate`), 2 bad input.
 """
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greenops_pipelines.errors import BadInput
-from greenops_pipelines.slo import drill_commands
+from greenops_pipelines.slo import budget_commands, drill_commands
 
 if TYPE_CHECKING:
     from greenops_pipelines.slo.certificates import Row
@@ -21,9 +23,11 @@ if TYPE_CHECKING:
     from greenops_pipelines.slo.rules import Options
 
 app = typer.Typer(
-    help="Service level objectives: generate rules, validate, certify alerts; gates and drills of canaries.",
+    help="Service level objectives: generate rules, validate, certify alerts; error budgets and incidents; canaries.",
     no_args_is_help=True,
 )
+app.command("budget")(budget_commands.budget)
+app.command("incidents")(budget_commands.incidents)
 app.command("canary")(drill_commands.canary)
 app.command("drill")(drill_commands.drill)
 app.command("drills")(drill_commands.drilled)
