@@ -28,7 +28,7 @@ def _case(name: str, home: str) -> None:
     once.prepare_home(settings)
     if name == "run":
         begun = time.perf_counter()
-        outcome = once.run(defs, once.plan(defs, settings, None, datetime.now(UTC)), lambda _: None)
+        outcome = once.run(defs, once.plan(defs, settings, None, datetime.now(UTC)), settings, lambda _: None)
         report(time.perf_counter() - begun, assets=outcome.assets, failures=len(outcome.failures) + len(outcome.errors))
         return
     with dg.DagsterInstance.get() as instance:
