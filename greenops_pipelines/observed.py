@@ -1,7 +1,7 @@
 """What is declared about SLOs and canaries -> the plain values that dashboards and runbooks are rendered from.
 
     found = subjects(rendering.read(ops), canaries)
-    rendered = files(found)                 path to text, for `gitops.write(..., owner="observability")`
+    rendered = files(found)                 path to text, by owner for `gitops.write`
     faults(rendered, found, connection)     what is wrong with it, one line each
 
 Beside `wiring.py`, because it knows two domains. Not here: how either is read (`slo`) or rendered (`observability`).

@@ -1,6 +1,6 @@
 """What dashboards and runbooks prove: J1.5 that every promised feature is there, J1.6 that every alert has a tested runbook.
 
-Measured on what is rendered now. Not here: the rules themselves (`validation.py`, `runbook_checks.py`).
+Not here: what is rendered (`dashboard.py`, `runbooks.py`), and the rules themselves (`validation.py`, `runbook_checks.py`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,25 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from greenops_pipelines.measurement import Measurement
-from greenops_pipelines.observability import dashboard, links, runbook_checks, runbooks, validation
+from greenops_pipelines.observability import links, runbook_checks, runbooks, validation
 from greenops_pipelines.observability.subjects import Subjects, uid_of
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def features(subjects: Subjects) -> Measurement:
-    """Share of the overview's features that are there; a fault anywhere in a dashboard counts like one that is not."""
-    files = dashboard.files(subjects)
-    pages = links.pages(runbooks.files(subjects))
+def features(subjects: Subjects, files: Mapping[str, str], runbook_files: Mapping[str, str]) -> Measurement:
+    """Share of the overview's features that are there, of the rendered dashboards `files`; a fault anywhere in them counts like
+    a feature that is not, and links are followed into `runbook_files`.
+    """
+    pages = links.pages(runbook_files)
     wanted = uid_of(subjects.overview)
     [overview] = [found for text in files.values() if (found := json.loads(text))["uid"] == wanted]
     found = validation.features(overview, subjects)
     faults = validation.faults(files, subjects, pages)
     missing = [each.name for each in found if not each.is_there]
-    bad = len({*missing, *faults}) if faults else len(missing)
+    # What is missing is among the faults, by the name of its file.
+    bad = max(len(missing), len(faults))
     share = 100 * max(0, len(found) - bad) / len(found)
     detail = (
         "; ".join([*missing, *faults][:3]) or f"{len(found)} features in {len(files)} dashboards, all queries parse"
@@ -40,19 +42,17 @@ def features(subjects: Subjects) -> Measurement:
     return Measurement("slo/dashboard:features", share, 100, "==", "%", detail, figures=figures)
 
 
-def tested(subjects: Subjects, connection: duckdb.DuckDBPyConnection) -> Measurement:
-    """Share of the alerts whose page is there and without a fault. SQL is prepared on the connection's tables."""
-    files = runbooks.files(subjects)
+def tested(subjects: Subjects, files: Mapping[str, str], connection: duckdb.DuckDBPyConnection) -> Measurement:
+    """Share of the alerts whose page is among `files` and without a fault. SQL is prepared on the connection's tables."""
     faults = runbook_checks.faults(files, subjects, connection)
-    # A fault names its page, or the alert that has none or two.
-    doubted = {
-        alert.name
+    # A fault names its page, or the alert that has none or two; one that names neither is of a page that all alerts lead to.
+    named = [
+        {f for f in faults if f"{alert.name} (" in f or runbooks.path_of(subjects, alert) in f}
         for alert in subjects.alerts
-        if any(f"{alert.name} (" in fault or runbooks.path_of(subjects, alert) in fault for fault in faults)
-    }
-    count = len(subjects.alerts)
-    # A fault of a page that all alerts lead to is every alert's.
-    good = count - len(doubted) if doubted or not faults else 0
+    ]
+    count = len(named)
+    is_everybodys = set(faults) - set[str]().union(*named)
+    good = 0 if is_everybodys else sum(not of_this for of_this in named)
     return Measurement(
         "slo/runbooks:tested",
         100 * good / count if count else None,

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from greenops_pipelines.observability import slo_panels
-from greenops_pipelines.observability.newer import brought_up
 from greenops_pipelines.observability.panels import PROMETHEUS
 from greenops_pipelines.observability.subjects import Service, Subjects, uid_of
 
@@ -112,8 +111,8 @@ def _assembled(
         made = made.with_variable(variable)
     made = made.annotations(_annotations(service)).links(_links(subjects, service))
     _lay_out(made, sections)
-    document = brought_up(json.loads(JSONEncoder().encode(made.build())))
-    # What Grafana's Prometheus annotations read and the builders of 10.1 do not know.
+    document = json.loads(JSONEncoder().encode(made.build()))
+    # What Grafana's Prometheus annotations read and the builders do not know.
     for annotation, words in zip(document["annotations"]["list"], _WORDS, strict=True):
         annotation.update(words)
     return document

@@ -1,13 +1,13 @@
 """Panels of a Grafana dashboard: one function per kind, each with title, description, unit and thresholds.
 
 The meaning of every threshold is stated once, beside its value, and stands in the panel's description. Queries, not
-layout: where panels lie is `dashboard.py`. Built with Grafana's own typed builders (Grafana 10.1, schema version 36, which
+layout: where panels lie is `dashboard.py`. Built with Grafana's own typed builders (Grafana 11.6, schema version 41, which
 every later Grafana migrates when it loads it).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,8 +96,6 @@ def lines(panel: Panel) -> Any:
     from grafana_foundation_sdk.builders.timeseries import Panel as Timeseries
     from grafana_foundation_sdk.models import common
 
-    # Grafana's own spelling of the class was mended in later releases.
-    modes: Any = getattr(common, "GraphThresholdsStyleMode", None) or common.GraphTresholdsStyleMode
     legend = (
         VizLegendOptions()
         .show_legend(True)
@@ -106,6 +104,7 @@ def lines(panel: Panel) -> Any:
         .calcs(["lastNotNull", "max"])
     )
     drawn = _dressed(Timeseries(), panel).legend(legend).line_width(1).fill_opacity(0)
+    modes = common.GraphThresholdsStyleMode
     style = modes.DASHED if any(step.value is not None for step in panel.steps) else modes.OFF
     return drawn.thresholds_style(GraphThresholdsStyleConfig().mode(style))
 
@@ -114,22 +113,30 @@ def heatmap(panel: Panel) -> Any:
     """Buckets of a histogram over time, as Prometheus keeps them: nothing is calculated again."""
     from grafana_foundation_sdk.builders.heatmap import HeatmapColorOptions, YAxisConfig
     from grafana_foundation_sdk.builders.heatmap import Panel as Heatmap
+    from grafana_foundation_sdk.models.common import TooltipDisplayMode
     from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 
     colors = HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64)
     drawn = _dressed(Heatmap(), panel).calculate(False).color(colors)
-    return drawn.y_axis(YAxisConfig().unit(panel.unit)).show_tooltip()
+    return drawn.y_axis(YAxisConfig().unit(panel.unit)).mode(TooltipDisplayMode.SINGLE)
 
 
-def table(panel: Panel, names: dict[str, str], hidden: Sequence[str], linked: str, colored: str | None = None) -> Any:
+def table(
+    panel: Panel,
+    names: dict[str, str],
+    hidden: Sequence[str],
+    linked: str,
+    colored: str | None = None,
+    units: Mapping[str, str] | None = None,
+) -> Any:
     """A row per series. `names` renames columns, in their order; a click on the column `linked` follows the links.
 
-    `colored` is the one column that the thresholds colour; without it no cell is.
+    `colored` is the one column that the thresholds colour; without it no cell is. `units` are those of columns that have another
+    one than the panel.
     """
-    from grafana_foundation_sdk.builders.table import Panel as Table
     from grafana_foundation_sdk.models.dashboard import DataTransformerConfig, DynamicConfigValue
 
-    drawn = _dressed(Table(), panel, with_links=False)
+    drawn = _dressed(_table(), panel, with_links=False)
     if len(panel.queries) > 1:
         drawn = drawn.with_transformation(DataTransformerConfig(id_val="merge", options={}))
     organised = {
@@ -143,7 +150,16 @@ def table(panel: Panel, names: dict[str, str], hidden: Sequence[str], linked: st
     if colored:
         cell = DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-background"})
         drawn = drawn.override_by_name(colored, [cell])
+    for column, unit in (units or {}).items():
+        drawn = drawn.override_by_name(column, [DynamicConfigValue(id_val="unit", value=unit)])
     return drawn
+
+
+def _table() -> Any:
+    from grafana_foundation_sdk.builders.table import Panel as Table
+    from grafana_foundation_sdk.models.common import FieldTextAlignment
+
+    return Table().show_header(True).align(FieldTextAlignment.AUTO)
 
 
 def logs(title: str, description: str, query: str) -> Any:
@@ -159,13 +175,12 @@ def logs(title: str, description: str, query: str) -> Any:
 
 def traces(panel: Panel, query: str) -> Any:
     """Traces that TraceQL finds; the spans' log lines are one click away, by the data source's tracesToLogsV2."""
-    from grafana_foundation_sdk.builders.table import Panel as Table
     from grafana_foundation_sdk.builders.tempo import TempoQuery
 
     target = (
         TempoQuery().ref_id("A").query_type("traceql").query(query).limit(20).filters([]).datasource(_source(TEMPO))
     )
-    return _dressed(Table(), panel, source=TEMPO).with_target(target)
+    return _dressed(_table(), panel, source=TEMPO).with_target(target)
 
 
 def stated(panel: Panel) -> str:

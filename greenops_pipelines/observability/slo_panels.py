@@ -166,7 +166,8 @@ def objectives(subjects: Subjects) -> Any:
         "Value #B": "Budget left",
         "Value #C": "Burn rate (1 = sustainable)",
     }
-    return panels.table(panel, names, ("Time",), "Service", "Budget left")
+    units = {names["Value #C"]: "suffix:x"}
+    return panels.table(panel, names, ("Time",), "Service", "Budget left", units)
 
 
 def latency(subjects: Subjects, service: Service | None) -> list[tuple[Any, Any]]:
