@@ -16,7 +16,7 @@ up: $(STAMP)
 	@$(BIN)/greenops up
 
 test: $(STAMP) lint
-	$(BIN)/pytest -n 2 --dist loadfile -m "not soak"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 soak: $(STAMP)
 	$(BIN)/pytest -m soak -s

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from hypothesis import settings as hypothesis_settings
+from xdist.scheduler import LoadFileScheduling
 
 # A deadline per example fails where two workers share two cores with a webserver; the examples stay the same.
 hypothesis_settings.register_profile("patient", deadline=None)
@@ -22,6 +24,23 @@ def pytest_configure(config: pytest.Config) -> None:
     """Hundreds of fresh homes need not parse the same SQL models."""
     if getattr(config, "cache", None) is not None:
         os.environ["GREENOPS_DBT_CACHE"] = str(config.cache.mkdir("dbt"))
+
+
+class _Scheduling(LoadFileScheduling):
+    """A file goes to one worker, and files that share a site do."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "a site" if file in _OF_A_SITE else file
+
+
+_OF_A_SITE = {f"tests/e2e/test_{name}.py" for name in ("browser", "launching", "unattended")}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In place of `--dist loadfile`'s."""
+    return _Scheduling(config, log)
 
 
 Reply = Callable[[BaseHTTPRequestHandler], None]

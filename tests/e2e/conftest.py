@@ -1,4 +1,5 @@
-"""A real webserver and daemon on loopback over a home of its own, started once for all end-to-end tests."""
+"""A real webserver and daemon on loopback over a home of its own, started once for all end-to-end tests that need no other, and
+ended with the last of them: a daemon takes its part of two cores."""
 
 import os
 import time
@@ -46,7 +47,7 @@ class Site:
         pytest.fail(f"not within {seconds * PATIENCE} s; the daemon's log ends:\n{log[-3000:]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("site")
     workspace = home / "workspace.yaml"

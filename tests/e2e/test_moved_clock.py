@@ -25,6 +25,9 @@ from tests.cost.small_cost_lake import cost_lake
 from tests.patience import PATIENCE
 from tests.real import program
 
+# Six minutes of a daemon's life; what it does then, the tests of the graph and of the domains show every time.
+pytestmark = pytest.mark.soak
+
 _ROOT = Path(__file__).parents[2]
 BEFORE, AFTER = datetime(2026, 8, 3, 5, 0, tzinfo=UTC), datetime(2026, 8, 3, 6, 23, 10, tzinfo=UTC)
 SCHEDULES = {"finops_report_monthly": "2026-07", "finops_report_weekly": "2026-W31"}

@@ -16,6 +16,23 @@ from greenops_pipelines.settings import load_settings
 from greenops_pipelines.slo import drill_plans
 from tests.slo.canary_homes import quick_drill
 
+MARTS = {
+    *(f"carbon/{name}" for name in ("coverage_daily", "emissions_daily", "emissions_hourly", "emissions_monthly")),
+    "carbon/sci_daily",
+    "placement/avoided_monthly",
+}
+# Charges are weighed with the intensity of their hours: what holds emissions follows it, and what is made of that.
+COSTS = {
+    *(
+        f"cost/{name}"
+        for name in ("allocated_monthly", "charge_carbon", "daily", "monthly", "reconciliation", "report")
+    ),
+    *(f"cost/{name}" for name in ("anomalies_daily", "forecasts_daily", "units_daily")),
+}
+PLANNED = {"carbon/outlook", "placement/plan", "placement/settlements"}
+FOLLOWERS = {*MARTS, *COSTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
+"""What a new day of intensity has made anew."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -51,6 +68,13 @@ def materialise(
         raise_on_error=raise_on_error,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
+
+
+def requested(instance: dg.DagsterInstance, cursor: object = None) -> tuple[set[str], object]:
+    """What the conditions ask for now, and the cursor of the next look."""
+    result = dg.evaluate_automation_conditions(defs=defs, instance=instance, cursor=cursor)
+    keys = {r.key.to_user_string() for r in result.results if not r.true_subset.is_empty and hasattr(r.key, "path")}
+    return keys, result.cursor
 
 
 def newest_day() -> date:

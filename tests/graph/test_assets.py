@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from greenops_pipelines import wiring
+from greenops_pipelines.definitions import defs
 from greenops_pipelines.evidence import inventory
 from greenops_pipelines.evidence.bundle import read
 from greenops_pipelines.lake.tables import CARBON_INTENSITY, CHECK_RESULTS, RESOURCE_USAGE
 from greenops_pipelines.settings import load_settings
-from tests.graph.conftest import World, materialise, split
+from sensors.maintenance import maintenance
+from tests.graph.conftest import FOLLOWERS, World, materialise, requested
 
 
 def metadata(result: dg.ExecuteInProcessResult, key: str) -> dict:
@@ -187,6 +189,50 @@ def test_running_the_same_days_again_adds_no_known_interval(world: World) -> Non
     assert after - before == found["revised intervals"]
 
 
+def test_marts_warehouse_and_reports_follow_a_new_day_of_intensity(world: World) -> None:
+    found, cursor = requested(world.instance)
+    found, cursor = requested(world.instance, cursor)
+    assert found == set()
+    materialise(world.instance, [dg.AssetKey(["carbon", "intensity"])], world.last, world.last)
+    found, cursor = requested(world.instance, cursor)
+    assert found == FOLLOWERS
+    found, _ = requested(world.instance, cursor)
+    assert found == set()
+
+
+def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:
+    lake = world.lake()
+    results = next(t for t in lake.tables if t.name == "check_results")
+    files = len(lake.files(results))
+    rows = lake.query("select count(*) as n from check_results")["n"][0].as_py()
+    assert files >= 4
+    resources = {"platform": defs.resources["platform"]}
+    done = maintenance.execute_in_process(
+        instance=world.instance,
+        resources=resources,
+        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    )
+    assert done.success
+    assert lake.query("select count(*) as n from check_results")["n"][0].as_py() == rows
+    assert len(lake.files(results)) == files + 1
+
+
+def test_a_carbon_provider_that_cannot_be_asked_fails_without_retry(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GREENOPS_CARBON_PROVIDER", "file")
+    monkeypatch.setenv("GREENOPS_CARBON_PATH", str(world.home / "nothing.csv"))
+    result = materialise(
+        world.instance, [dg.AssetKey(["carbon", "intensity"])], world.first, world.first, raise_on_error=False
+    )
+    assert not result.success
+    assert not [e for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
+    message = next(e for e in result.all_events if e.event_type_value == "STEP_FAILURE").step_failure_data.error
+    assert "GREENOPS_CARBON_PATH: no file matches" in message.to_string()
+    monkeypatch.undo()
+    assert wiring.lake(load_settings()) is not None
+
+
 def test_a_broken_rule_publishes_nothing_and_fails_the_run(world: World) -> None:
     lake = world.lake()
     mart = lake.storage.glob("marts/*/*.parquet")
@@ -195,8 +241,8 @@ def test_a_broken_rule_publishes_nothing_and_fails_the_run(world: World) -> None
     nowhere = bad.set_column(index, bad.schema.field(index), [["nowhere-1"] * bad.num_rows])
     lake.write(RESOURCE_USAGE, nowhere)
     try:
-        _, rest = split()
-        result = materialise(world.instance, rest, raise_on_error=False)
+        marts = [dg.AssetKey(mart.asset_key) for mart in wiring.dbt_project(load_settings()).marts]
+        result = materialise(world.instance, marts, raise_on_error=False)
         assert not result.success
         failed = {c.check_name for c in result.get_asset_check_evaluations() if not c.passed}
         assert "usage_regions_are_declared" in failed

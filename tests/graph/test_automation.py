@@ -1,5 +1,7 @@
 """What fires unattended, tick by tick: schedules, sensors with their cursors, conditions of the graph."""
 
+import shutil
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -8,33 +10,17 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from greenops_pipelines import wiring
 from greenops_pipelines.definitions import defs
 from greenops_pipelines.resources import Platform
 from greenops_pipelines.settings import load_settings
 from sensors.carbon import carbon_hourly, forecast_hourly
 from sensors.cost import finops_report_monthly, finops_report_weekly
 from sensors.graph import declarations_changed
-from sensors.maintenance import maintenance, maintenance_daily
+from sensors.maintenance import maintenance_daily
 from sensors.recovery import gameday_monthly
-from tests.graph.conftest import World, materialise, newest_day
+from tests.graph.conftest import FOLLOWERS, materialise, newest_day, requested
 
-MARTS = {
-    *(f"carbon/{name}" for name in ("coverage_daily", "emissions_daily", "emissions_hourly", "emissions_monthly")),
-    "carbon/sci_daily",
-    "placement/avoided_monthly",
-}
-# Charges are weighed with the intensity of their hours: what holds emissions follows it, and what is made of that.
-COSTS = {
-    *(
-        f"cost/{name}"
-        for name in ("allocated_monthly", "charge_carbon", "daily", "monthly", "reconciliation", "report")
-    ),
-    *(f"cost/{name}" for name in ("anomalies_daily", "forecasts_daily", "units_daily")),
-}
-PLANNED = {"carbon/outlook", "placement/plan", "placement/settlements"}
 BILLS = {*(f"cost/{name}" for name in ("charges", "commitments_monthly", "files", "periods"))}
-FOLLOWERS = {*MARTS, *COSTS, *PLANNED, "lake/warehouse", "evidence/bundles", "report/scorecard", "report/carbon"}
 SUPPLY = {*(f"supply_chain/{name}" for name in ("images", "advisories", "vulnerabilities", "verdicts", "admission"))}
 CANARY = {"slo/drill", "slo/drill_measurements"}
 BUDGETS = {*(f"slo/{name}" for name in ("error_budget", "burn", "budget_calendar", "incidents"))}
@@ -172,120 +158,74 @@ def test_declarations_fire_once_per_change_and_also_when_put_back(
     assert evaluate(second) == (1, first)
 
 
-def requested(instance: dg.DagsterInstance, cursor: object = None) -> tuple[set[str], object]:
-    result = dg.evaluate_automation_conditions(defs=defs, instance=instance, cursor=cursor)
-    keys = {r.key.to_user_string() for r in result.results if not r.true_subset.is_empty and hasattr(r.key, "path")}
-    return keys, result.cursor
-
-
-def test_marts_warehouse_and_reports_follow_a_new_day_of_intensity(world: World) -> None:
-    found, cursor = requested(world.instance)
-    found, cursor = requested(world.instance, cursor)
-    assert found == set()
-    materialise(world.instance, [dg.AssetKey(["carbon", "intensity"])], world.last, world.last)
-    found, cursor = requested(world.instance, cursor)
-    assert found == FOLLOWERS
-    found, _ = requested(world.instance, cursor)
-    assert found == set()
-
-
-def test_inputs_that_came_before_the_first_look_are_followed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The daemon may be slow to start: what is missing then is made, and not asked for again and again if it fails."""
-    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with declarations and a day of data, and what Dagster knows of it; each test takes a copy."""
+    folder = tmp_path_factory.mktemp("begun")
     day = newest_day().isoformat()
-    with dg.DagsterInstance.ephemeral() as instance:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        dg.DagsterInstance.local_temp(str(folder / "dagster")) as instance,
+    ):
+        patch.setenv("GREENOPS_HOME", str(folder / "home"))
         assert requested(instance)[0] == set()
         materialise(instance, DECLARED)
         materialise(instance, BY_DAY, day, day)
-        found, cursor = requested(instance)
-        assert found == MISSING
-        for _ in range(3):
-            found, cursor = requested(instance, cursor)
-            assert found == set()
+    return folder
 
 
-def test_two_runs_that_overlap_on_an_asset_do_not_stop_what_follows_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def early(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    shutil.copytree(begun, tmp_path / "begun")
+    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path / "begun" / "home"))
+    with dg.DagsterInstance.local_temp(str(tmp_path / "begun" / "dagster")) as instance:
+        yield instance
+
+
+def test_inputs_that_came_before_the_first_look_are_followed_once(early: dg.DagsterInstance) -> None:
+    """The daemon may be slow to start: what is missing then is made, and not asked for again and again if it fails."""
+    found, cursor = requested(early)
+    assert found == MISSING
+    for _ in range(3):
+        found, cursor = requested(early, cursor)
+        assert found == set()
+
+
+def test_two_runs_that_overlap_on_an_asset_do_not_stop_what_follows_it(early: dg.DagsterInstance) -> None:
     """The run planned last wrote first: Dagster's newest check record then speaks of a materialisation that is not the newest."""
-    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
-    day = newest_day().isoformat()
     regions, schema = dg.AssetKey(["ops", "regions"]), dg.AssetCheckKey(dg.AssetKey(["ops", "regions"]), "schema")
-    with dg.DagsterInstance.ephemeral() as instance:
-        materialise(instance, DECLARED)
-        materialise(instance, BY_DAY, day, day)
-        first = instance.fetch_materializations(regions, limit=1).records[0]
-        materialise(instance, [regions])
-        stale = dg.AssetCheckEvaluation(
-            asset_key=regions,
-            check_name="schema",
-            passed=True,
-            metadata={},
-            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-                storage_id=first.storage_id, run_id=first.run_id, timestamp=first.timestamp
-            ),
-        )
-        instance.report_runless_asset_event(stale)
-        newest = instance.event_log_storage.get_asset_check_execution_history(schema, limit=1)[0]
-        assert newest.evaluation is not None
-        assert newest.evaluation.target_materialization_data.storage_id == first.storage_id
-        assert requested(instance)[0] == MISSING
+    first = early.fetch_materializations(regions, limit=1).records[0]
+    materialise(early, [regions])
+    stale = dg.AssetCheckEvaluation(
+        asset_key=regions,
+        check_name="schema",
+        passed=True,
+        metadata={},
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=first.storage_id, run_id=first.run_id, timestamp=first.timestamp
+        ),
+    )
+    early.report_runless_asset_event(stale)
+    newest = early.event_log_storage.get_asset_check_execution_history(schema, limit=1)[0]
+    assert newest.evaluation is not None
+    assert newest.evaluation.target_materialization_data.storage_id == first.storage_id
+    assert requested(early)[0] == MISSING
 
 
-def test_a_failed_blocking_check_stops_what_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GREENOPS_HOME", str(tmp_path))
-    day = newest_day().isoformat()
+def test_a_failed_blocking_check_stops_what_follows_it(early: dg.DagsterInstance) -> None:
     regions = dg.AssetKey(["ops", "regions"])
-    with dg.DagsterInstance.ephemeral() as instance:
-        materialise(instance, DECLARED)
-        materialise(instance, BY_DAY, day, day)
-        last = instance.fetch_materializations(regions, limit=1).records[0]
-        failed = dg.AssetCheckEvaluation(
-            asset_key=regions,
-            check_name="schema",
-            passed=False,
-            metadata={},
-            target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
-                storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
-            ),
-        )
-        instance.report_runless_asset_event(failed)
-        # Bills and events are read whatever the regions are; what weighs them with a grid is not. Drills hang on ops/gamedays and
-        # the canaries' gates, images on ops/images, which are sound.
-        sound = {*BILLS, *BUDGETS, *CANARY, *SUPPLY, "recovery/gameday", "recovery/steps"}
-        assert requested(instance)[0] == sound
-
-
-def test_maintenance_merges_small_files_and_forgets_old_runs(world: World) -> None:
-    lake = world.lake()
-    results = next(t for t in lake.tables if t.name == "check_results")
-    files = len(lake.files(results))
-    rows = lake.query("select count(*) as n from check_results")["n"][0].as_py()
-    assert files >= 4
-    resources = {"platform": defs.resources["platform"]}
-    done = maintenance.execute_in_process(
-        instance=world.instance,
-        resources=resources,
-        run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+    last = early.fetch_materializations(regions, limit=1).records[0]
+    failed = dg.AssetCheckEvaluation(
+        asset_key=regions,
+        check_name="schema",
+        passed=False,
+        metadata={},
+        target_materialization_data=AssetCheckEvaluationTargetMaterializationData(
+            storage_id=last.storage_id, run_id=last.run_id, timestamp=last.timestamp
+        ),
     )
-    assert done.success
-    assert lake.query("select count(*) as n from check_results")["n"][0].as_py() == rows
-    assert len(lake.files(results)) == files + 1
-
-
-def test_a_carbon_provider_that_cannot_be_asked_fails_without_retry(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GREENOPS_CARBON_PROVIDER", "file")
-    monkeypatch.setenv("GREENOPS_CARBON_PATH", str(world.home / "nothing.csv"))
-    result = materialise(
-        world.instance, [dg.AssetKey(["carbon", "intensity"])], world.first, world.first, raise_on_error=False
-    )
-    assert not result.success
-    assert not [e for e in result.all_events if e.event_type_value == "STEP_UP_FOR_RETRY"]
-    message = next(e for e in result.all_events if e.event_type_value == "STEP_FAILURE").step_failure_data.error
-    assert "GREENOPS_CARBON_PATH: no file matches" in message.to_string()
-    monkeypatch.undo()
-    assert wiring.lake(load_settings()) is not None
+    early.report_runless_asset_event(failed)
+    # Bills and events are read whatever the regions are; what weighs them with a grid is not. Drills hang on ops/gamedays and
+    # the canaries' gates, images on ops/images, which are sound.
+    sound = {*BILLS, *BUDGETS, *CANARY, *SUPPLY, "recovery/gameday", "recovery/steps"}
+    assert requested(early)[0] == sound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,8 +83,23 @@ def runs(schedule: Schedule, before: int, jobs: Jobs | None = None) -> set[tuple
     }
 
 
-@pytest.mark.parametrize("forecast", ["persistence", "ridge"])
-@pytest.mark.parametrize("policy", [p for p in policies.POLICIES if p not in ("clairvoyant", "run-now-home")])
+LIMITED = [policy for policy in policies.POLICIES if policy not in ("clairvoyant", "run-now-home")]
+"""Those that decide as time goes by, and ask for room."""
+
+
+def _cases(names: list[str], *forecasts: str) -> Any:
+    """Every policy with every forecast. The optimal one solves some hundred programs: with the second one in `make soak`."""
+    return pytest.mark.parametrize(
+        ("policy", "forecast"),
+        [
+            pytest.param(policy, forecast, marks=pytest.mark.soak if policy == "optimal" and number else ())
+            for policy in names
+            for number, forecast in enumerate(forecasts)
+        ],
+    )
+
+
+@_cases(LIMITED, "persistence", "ridge")
 def test_another_future_changes_nothing_that_began_before_it(policy: str, forecast: str) -> None:
     jobs, grid = world()
     now = CHANGED * HOUR
@@ -107,8 +123,7 @@ def test_with_foresight_another_future_does_change_the_past() -> None:
     assert runs(one, CHANGED * HOUR) != runs(other, CHANGED * HOUR)
 
 
-@pytest.mark.parametrize("policy", ["optimal", "greedy", "carbon-first", "wait-awhile"])
-@pytest.mark.parametrize("forecast", ["ridge", "perfect"])
+@_cases(["optimal", "greedy", "carbon-first", "wait-awhile"], "ridge", "perfect")
 def test_jobs_that_come_later_change_nothing_that_ran_before(policy: str, forecast: str) -> None:
     jobs, grid = world()
     now = CHANGED * HOUR
@@ -129,17 +144,12 @@ def test_a_job_is_not_seen_before_it_is_submitted() -> None:
     assert (decided("run-now-home", "persistence", late, grid).start == late.earliest).all()
 
 
-LIMITED = [policy for policy in policies.POLICIES if policy not in ("clairvoyant", "run-now-home")]
-"""Those that decide as time goes by, and ask for room."""
-
-
 def until(schedule: Schedule, now: int, jobs: Jobs) -> set[tuple[str, int, int, int]]:
     """What ran before a time, cut at it."""
     return {(job, place, start, min(end, now)) for job, place, start, end in runs(schedule, now, jobs)}
 
 
-@pytest.mark.parametrize("forecast", ["persistence", "ridge"])
-@pytest.mark.parametrize("policy", LIMITED)
+@_cases(LIMITED, "persistence", "ridge")
 def test_work_announced_long_before_it_can_start_does_not_bring_news_from_then(policy: str, forecast: str) -> None:
     """Room is scarce everywhere. A job decides when it can start: whoever decided before cannot have made way for it."""
     jobs, grid = world()
