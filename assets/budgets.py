@@ -9,6 +9,7 @@ import dagster as dg
 from assets.conditions import ONCE
 from assets.partitions import DAILY
 from assets.schemas import schema_check
+from greenops_pipelines.errors import GreenopsError
 from greenops_pipelines.lake.budget_tables import METRIC_SAMPLES, METRIC_SERIES, SLO_DAYS, SLO_INCIDENTS, SLO_MINUTES
 from greenops_pipelines.resources import Platform, checked, permanent_faults, table_metadata, written
 
@@ -17,7 +18,7 @@ _RETRY = dg.RetryPolicy(max_retries=3, delay=20, backoff=dg.Backoff.EXPONENTIAL,
 
 
 class Reading(dg.Config):
-    """Whether days that are whole in the lake are read again: the source was corrected long after."""
+    """Whether days that are whole in the lake are read again, and replaced even by less: the source was corrected long after."""
 
     again: bool = False
 
@@ -40,26 +41,42 @@ class Reading(dg.Config):
             ("metric_samples", METRIC_SAMPLES.comment + " Sample metrics say so in every row."),
         )
     ],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "read",
+            asset=["slo", "metric_samples"],
+            description="Every day that was asked for was read whole, and its source has what it had before.",
+        )
+    ],
     partitions_def=DAILY,
     backfill_policy=dg.BackfillPolicy.single_run(),
     retry_policy=_RETRY,
 )
 def metrics(
     context: dg.AssetExecutionContext, config: Reading, platform: Platform
-) -> Iterator[dg.MaterializeResult[None]]:
-    """Read the partition's days from the configured source."""
+) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
+    """Read the partition's days from the configured source. Days that fail fail the check: the others are counted."""
+    from greenops_pipelines.slo import budget_sources
+
     days = [date.fromisoformat(key) for key in context.partition_keys]
     with permanent_faults():
-        read = platform.read_metrics(
-            days,
-            again=config.again,
-            progress=lambda day: context.log.info(f"{day.day}: {day.samples} samples, {day.seconds:.1f} s"),
-        )
+        try:
+            read = platform.read_metrics(
+                days,
+                again=config.again,
+                progress=lambda day: context.log.info(f"{day.day}: {day.samples} samples, {day.seconds:.1f} s"),
+            )
+        except GreenopsError as error:
+            measurement = budget_sources.not_read(days, str(error))
+            yield checked(context, platform, measurement, dg.AssetCheckSeverity.ERROR)
+            raise
     done = read.ingested
+    left_out = sorted({reason for day in done.days for reason in day.left_out.values()})
     figures: dict[str, Any] = {
         "days read": len(done.days) - len(done.failed),
         "days that were there": len(read.there),
         "days that failed": "; ".join(f"{day.day}: {day.error}" for day in done.failed) or "none",
+        "selectors left out": "; ".join(left_out[:5]) or "none",
         "samples": int(done.total("samples")),
         "NaN or infinite": int(done.total("unusable")),
         "there twice": int(done.total("duplicates")),
@@ -71,6 +88,7 @@ def metrics(
             asset_key=["slo", name],
             metadata={**figures, "dagster/table_name": table.name, "dagster/uri": table.path},
         )
+    yield checked(context, platform, budget_sources.reading(read), dg.AssetCheckSeverity.ERROR)
 
 
 @dg.multi_asset(
@@ -92,7 +110,7 @@ def metrics(
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
 def counts(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg.MaterializeResult[None]]:
-    """Count the partition's days."""
+    """Count the partition's days as far as they were read, and the day after."""
     days = [date.fromisoformat(key) for key in context.partition_keys]
     with permanent_faults():
         counted = platform.count_budgets(days, context.run.run_id)
@@ -121,6 +139,7 @@ def counts(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[dg
     deps=[["slo", "minutes"], ["slo", "definitions"]],
     # By the sensor, as soon as something changed; and at once where there is none yet, since the warehouse waits for it.
     automation_condition=ONCE,
+    retry_policy=_RETRY,
     description=SLO_INCIDENTS.comment,
 )
 def incidents(platform: Platform) -> dg.MaterializeResult[None]:
@@ -141,6 +160,7 @@ def incidents(platform: Platform) -> dg.MaterializeResult[None]:
         "opened now": ", ".join(changes.opened) or "none",
         "closed now": ", ".join(changes.closed) or "none",
         "rollbacks prepared now": len(filed),
+        "pages without evidence": len(platform.incidents().unfiled()),
         "newest": table_metadata(newest, 12),
     }
     return dg.MaterializeResult(metadata=written(result, figures), data_version=dg.DataVersion(result.version))
@@ -171,7 +191,11 @@ def counted(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.As
     return checked(context, platform, measurement, dg.AssetCheckSeverity.ERROR)
 
 
-@dg.asset_check(asset=["slo", "error_budget"], description="At least 95 % of every SLO's minutes are known.")
+@dg.asset_check(
+    asset=["slo", "error_budget"],
+    additional_deps=[["slo", "minutes"]],
+    description="At least 95 % of every SLO's minutes are known, and none has been silent for an hour.",
+)
 def known(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
     """Gaps are neither good nor bad, so a budget with many of them is a guess."""
     from greenops_pipelines.slo import budget_checks
@@ -182,7 +206,7 @@ def known(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.Asse
 @dg.asset_check(
     asset=["slo", "error_budget"],
     additional_deps=[["slo", "days"]],
-    description="Budgets are the sums of the days as they were counted.",
+    description="Budgets are the sums of the days as they were counted, and lack no bad events that were cut off.",
 )
 def reconciled(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
     """Two ways to the same figure: by minute through dbt, by day when it was counted."""
@@ -198,7 +222,7 @@ def told(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.Asset
     """A message that was refused, or of which nobody knows whether it arrived."""
     from greenops_pipelines.slo import budget_checks
 
-    return checked(context, platform, budget_checks.told(platform.lake()), dg.AssetCheckSeverity.ERROR)
+    return checked(context, platform, budget_checks.told(platform.lake(), platform.now()), dg.AssetCheckSeverity.ERROR)
 
 
 ASSETS = [metrics, counts, incidents]

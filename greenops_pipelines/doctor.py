@@ -116,10 +116,14 @@ def _metrics(settings: Settings) -> Finding:
 
 
 def _incidents(settings: Settings) -> Finding:
+    from greenops_pipelines.notify.opening import Misconfigured
+
     _, targets = wiring.notifying(settings)
     if not targets:
         advice = "GREENOPS_NOTIFY_SLACK_URL=<incoming webhook>"
         return Finding("incidents", "missing", "nobody is told: dry run", advice)
+    if faults := [target.fault for target in targets if isinstance(target, Misconfigured)]:
+        return Finding("incidents", "broken", "; ".join(faults))
     return Finding("incidents", "fine", f"told to {', '.join(target.name for target in targets)}")
 
 

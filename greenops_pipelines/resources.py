@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from greenops_pipelines.recovery.copies import Copy
     from greenops_pipelines.recovery.declared import GameDays, Residency
     from greenops_pipelines.recovery.gameday import GameDay
-    from greenops_pipelines.slo.budget_sources import Read
+    from greenops_pipelines.slo.budget_sources import Range, Read
     from greenops_pipelines.slo.canary import Canaries
     from greenops_pipelines.slo.drill_plans import DueWeek
     from greenops_pipelines.slo.drills import Held
-    from greenops_pipelines.slo.incidents import Changes
-    from greenops_pipelines.slo.incidents import Ledger as Incidents
+    from greenops_pipelines.slo.incident_filing import Outstanding
+    from greenops_pipelines.slo.incidents import Changes, Incidents
     from greenops_pipelines.slo.ledger import Counted
     from greenops_pipelines.slo.metrics_ingest import DayIngested
     from greenops_pipelines.slo.rendering import Slos
@@ -224,13 +224,19 @@ class Platform(dg.ConfigurableResource[Any]):
         )
 
     def count_budgets(self, days: Sequence[date], run_id: str) -> Counted:
-        """Good and bad events of every minute of these days."""
-        from greenops_pipelines.slo import budget_sources, ledger, metrics_ingest
+        """Good and bad events of every minute of these days, as far as they were read."""
+        from greenops_pipelines.slo import budget_sources
 
-        lake, source = self.lake(), budget_sources.source_of(self.settings())
-        # Minutes that nobody has read yet are no gaps.
-        until = metrics_ingest.read_until(lake, source, days)
-        return ledger.count(lake, self.slos().slos, source, days, self.now(), run_id=run_id, read_until=until)
+        settings = self.settings()
+        source = budget_sources.source_of(settings)
+        return budget_sources.count_days(self.lake(), source, self.slos().slos, days, self.now(), run_id)
+
+    def due_budget_days(self, now: datetime) -> tuple[Range, ...]:
+        """Ranges of days whose samples are to be read and counted now; today is in the first."""
+        from greenops_pipelines.slo import budget_sources
+
+        source = budget_sources.source_of(self.settings())
+        return budget_sources.due(self.lake(), source, self.slos().slos, now)
 
     def watch_budgets(self) -> Changes:
         """Incidents opened, told and closed, as far as is counted."""
@@ -239,6 +245,10 @@ class Platform(dg.ConfigurableResource[Any]):
     def incidents(self) -> Incidents:
         """Incidents of burning budgets."""
         return wiring.incidents(self.settings())
+
+    def outstanding_incidents(self) -> Outstanding:
+        """What is not written down yet of the incidents."""
+        return wiring.outstanding_incidents(self.settings())
 
     def file_incidents(self) -> list[str]:
         """Bundles with what was prepared for rollbacks, of pages that had none."""

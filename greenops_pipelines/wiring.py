@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from greenops_pipelines.slo.canary import Canaries
     from greenops_pipelines.slo.drill_results import Spec as CanarySpec
     from greenops_pipelines.slo.drills import Held
-    from greenops_pipelines.slo.incidents import Changes, Ledger
+    from greenops_pipelines.slo.incident_filing import Outstanding
+    from greenops_pipelines.slo.incidents import Changes, Incidents
     from greenops_pipelines.store.objects import ObjectStore
     from greenops_pipelines.supply_chain.admission import Rules
     from greenops_pipelines.supply_chain.declared import Images
@@ -218,33 +220,51 @@ def notifying(settings: Settings) -> tuple[Outbox, tuple[Target, ...]]:
     return Outbox(settings.notifications), found
 
 
-def incidents(settings: Settings) -> Ledger:
+def incidents(settings: Settings) -> Incidents:
     """Incidents of burning budgets."""
-    from greenops_pipelines.slo.incidents import Ledger
+    from greenops_pipelines.slo.incidents import Incidents
 
-    return Ledger(settings.notifications, *notifying(settings))
+    return Incidents(settings.notifications, *notifying(settings))
 
 
 def watch_budgets(settings: Settings, now: datetime) -> Changes:
-    """Decides on the minutes that were counted since the last look: incidents are opened, told and closed."""
-    from greenops_pipelines.slo import rendering
-    from greenops_pipelines.slo.burning import burning
-    from greenops_pipelines.slo.certificates import windows_of
+    """Decides on the minutes that were counted since the last look: incidents are opened, told and closed.
 
-    found = rendering.read(settings.ops_dir)
-    ledger = incidents(settings)
+    Begins no send later than 8 s after it was called; what waits then, the next call sends.
+    """
+    from greenops_pipelines.slo import rendering
+    from greenops_pipelines.slo.burning import alerts_of, burning
+    from greenops_pipelines.slo.certificates import windows_of
+    from greenops_pipelines.slo.incidents import Incidents
+
+    begun = time.monotonic()
+    found, source = rendering.read(settings.ops_dir), budget_sources.source_of(settings)
+    outbox, targets = notifying(settings)
+    kept = Incidents(settings.notifications, outbox, targets)
     burns = burning(
         lake(settings),
         found.slos,
         lambda slo: windows_of(found.chosen[slo.service]),
-        budget_sources.source_of(settings),
+        source,
         now,
-        ledger.positions(),
+        kept.positions(source),
     )
-    changes = ledger.advance(burns, now)
-    outbox, targets = notifying(settings)
-    outbox.deliver(targets)
+    declared = {alert for slo in found.slos for alert in alerts_of(slo)}
+    changes = kept.advance(burns, now, source=source, declared=declared)
+    # On a machine that is slow to decide, something is sent all the same.
+    outbox.deliver(targets, max(1.0, _SENDS_BEGIN_WITHIN_SECONDS - (time.monotonic() - begun)))
     return changes
+
+
+_SENDS_BEGIN_WITHIN_SECONDS = 8.0
+"""A sensor has 60 s, and the longest send, a mail to a slow server, takes some 50."""
+
+
+def outstanding_incidents(settings: Settings) -> Outstanding:
+    """What is not written down yet of the incidents: in the lake, and as evidence."""
+    from greenops_pipelines.slo.incident_filing import outstanding
+
+    return outstanding(incidents(settings), lake(settings))
 
 
 def file_incidents(settings: Settings) -> list[str]:
@@ -264,14 +284,16 @@ def observed(settings: Settings) -> Subjects:
 
 def rendered(settings: Settings) -> dict[str, dict[str, str]]:
     """Everything that is rendered for GitOps, by the domain that owns it: path to text."""
-    from greenops_pipelines import observed as observability
+    from greenops_pipelines.observability import dashboard, runbooks
     from greenops_pipelines.slo import rendering, rollouts
     from greenops_pipelines.supply_chain import admission
 
     signer = evidence(settings).keys.signer(settings.evidence_key)
+    subjects = observed(settings)
     return {
         "canary": rollouts.files(canaries(settings)),
-        "observability": observability.files(observed(settings)),
+        "dashboards": dashboard.files(subjects),
+        "runbooks": runbooks.files(subjects),
         "slo": rendering.files(rendering.read(settings.ops_dir)),
         "supply_chain": admission.render(admission_rules(settings), signer.public.pem.decode()),
     }

@@ -3,7 +3,7 @@ scorecard's figures stay valid, and canaries drilled once a week.
 
 Changes in ops/ are followed at once."""
 
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
@@ -36,7 +36,8 @@ COUNT = dg.define_asset_job(
 
 BUDGET = dg.define_asset_job(
     "slo_budgets",
-    selection=BUDGETS,
+    # Where Prometheus is down the run that reads it fails, and does not get as far as this check.
+    selection=BUDGETS | dg.AssetSelection.checks(dg.AssetCheckKey(dg.AssetKey(["slo", "metric_samples"]), "fresh")),
     tags=GRAPH,
     description="Error budgets of rolling and calendar periods and burn rates, from the counts.",
 )
@@ -109,17 +110,22 @@ def slo_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     cron_schedule="*/5 * * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every five minutes: the samples since, of today and yesterday, and what they count.",
+    description="Every five minutes: today's samples and what they count; yesterday's once an hour, and days that are missing.",
 )
-def slo_counting(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
-    """Yesterday too, for what was written late; one run at a time, whatever a slow Prometheus takes."""
+def slo_counting(
+    context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Platform]
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """A run for the near days, and one for a few of those that were missed; the next tick waits for both."""
     if context.instance.get_runs_count(_UNDER_WAY):
         return dg.SkipReason("the last count is still under way")
     tick = context.scheduled_execution_time.astimezone(UTC)
-    return dg.RunRequest(
-        run_key=f"slo_counting:{tick:%Y-%m-%dT%H:%M}",
-        tags={_RANGE_START: f"{tick - timedelta(days=1):%Y-%m-%d}", _RANGE_END: f"{tick:%Y-%m-%d}"},
-    )
+    return [
+        dg.RunRequest(
+            run_key=f"slo_counting:{tick:%Y-%m-%dT%H:%M}:{days.first}",
+            tags={_RANGE_START: days.first.isoformat(), _RANGE_END: days.last.isoformat()},
+        )
+        for days in platform.due_budget_days(tick)
+    ]
 
 
 @dg.schedule(
@@ -145,6 +151,13 @@ _UNDER_WAY = dg.RunsFilter(
     ],
 )
 
+_ABOUT_TO_BEGIN = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING]
+"""A run that has begun may have read the incidents before they changed."""
+_RECORD_AGAIN = timedelta(minutes=5)
+"""Longer than a run takes: it is asked for anew where it failed or was killed."""
+_EVIDENCE_AGAIN = timedelta(hours=1)
+"""What could not be gathered a moment ago is not there a moment later."""
+
 
 @dg.sensor(
     name="slo_burning",
@@ -154,15 +167,28 @@ _UNDER_WAY = dg.RunsFilter(
     description="Opens an incident where a budget burns, tells whom it concerns, and closes it when the burn is over.",
 )
 def slo_burning(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
-    """What was decided stands in the incidents' own ledger: a tick that is repeated decides nothing twice."""
+    """What was decided stands in the incidents' own ledger: a tick that is repeated decides nothing twice.
+
+    A run that writes it down is asked for until it is written, whatever was killed. The cursor is the version it was asked
+    for last, and when. No run keys: the same version has to be asked for again where a run failed.
+    """
     changes = platform.watch_budgets()
-    if not changes:
-        silent = "; ".join(f"{alert}: {why}" for alert, why in sorted((changes.unknown or {}).items())[:3])
+    silent = "; ".join(f"{alert}: {why}" for alert, why in sorted(changes.unknown.items())[:3])
+    left = platform.outstanding_incidents()
+    if not left:
         return dg.SkipReason(f"nothing opened or closed{': ' + silent if silent else ''}")
-    named = sorted({*changes.opened, *changes.closed, *changes.messages})
-    return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"slo_burning:{named[0]}:{len(named)}:{platform.now():%Y-%m-%dT%H:%M:%S}")]
-    )
+    now = platform.now()
+    # One that was made longer ago may have been forgotten when its daemon was killed.
+    waiting = dg.RunsFilter(job_name=INCIDENTS.name, statuses=_ABOUT_TO_BEGIN, created_after=now - _RECORD_AGAIN)
+    if context.instance.get_runs_count(waiting):
+        return dg.SkipReason("incidents are about to be written down")
+    version, _, before = (context.cursor or "").partition("@")
+    if before and version == left.version:
+        wait = _EVIDENCE_AGAIN if left.is_recorded else _RECORD_AGAIN
+        # What lies ahead, by a clock that was set back, counts as long ago.
+        if timedelta(0) <= now - datetime.fromisoformat(before) < wait:
+            return dg.SkipReason(f"a run was asked to write this down at {before}")
+    return dg.SensorResult(run_requests=[dg.RunRequest()], cursor=f"{left.version}@{now.isoformat()}")
 
 
 JOBS = [BUDGET, CERTIFY, COUNT, DRILL, INCIDENTS]

@@ -7,6 +7,8 @@ the claim's lease is over, nobody knows whether the message arrived. Where the s
 Webhook and mail: what one service has to say within the window goes out as one message, and at most `per_hour` messages
 leave in an hour; the last of them holds everything that waits, and what comes later waits for the next place.
 
+The clock may have been wrong: a time that lies further ahead than anything waits here counts as past.
+
 States of a delivery: waiting, sending; delivered, unknown, refused, too late, dry run. Not here: what is said
 (`message.py`), and how (`slack.py`, `pagerduty.py`, `mail.py`).
 """
@@ -22,9 +24,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from greenops_pipelines.database import Database
 from greenops_pipelines.instants import instant, micros
-from greenops_pipelines.notify.database import Database
-from greenops_pipelines.notify.message import Message, from_json, plain
+from greenops_pipelines.notify.message import Message, from_json, plain, redacted
 from greenops_pipelines.notify.posting import NotSent, Refused, SentPerhaps, Target
 from greenops_pipelines.redaction import redact
 
@@ -32,9 +34,10 @@ Outcome = Literal["delivered", "not sent", "unknown", "refused"]
 
 NOBODY = "nobody"
 _LEASE = timedelta(minutes=2)
-"""Longer than a send takes: 5 s to connect, 10 s for an answer, 20 s for its body."""
+"""Longer than a send takes: 5 s to connect, 10 s for an answer, 20 s for its body; a mail some 50 s."""
 _BACKOFF = timedelta(seconds=30)
 _LONGEST_BACKOFF = timedelta(minutes=15)
+"""Also where a target asks for more: one asked for three years, and nobody was told anything until it was too late."""
 _TOO_LATE = timedelta(days=1)
 """What could not be said for so long, a target that is no longer configured for one, alerts nobody any more."""
 _HOUR = timedelta(hours=1)
@@ -110,15 +113,16 @@ class Outbox:
         PagerDuty is for pages: it takes a warning only where nobody else would hear of it.
         """
         now = micros(self._clock())
+        message = redacted(message)
         with self._database.writing() as connection:
-            row = (message.key, message.dedup_key, message.service, redact(message.as_json()), now)
+            row = (message.key, message.dedup_key, message.service, message.as_json(), now)
             if not connection.execute("insert or ignore into messages values (?, ?, ?, ?, ?)", row).rowcount:
                 return False
             for target in _receivers(message, targets):
                 due_at = now + (_microseconds(self._window) if target.groups else 0)
                 self._insert(connection, message, target.name, "waiting", now, due_at)
             if not targets:
-                said = f"would have been said: {redact(plain([message]))}"
+                said = f"would have been said: {plain([message])}"
                 self._insert(connection, message, NOBODY, "dry run", now, now, said, now)
             self._reached("put, not committed")
         self._reached("put")
@@ -127,9 +131,13 @@ class Outbox:
     def deliver(self, targets: Sequence[Target], budget_seconds: float = 40.0) -> Counter[str]:
         """Sends what is due, and counts messages by outcome. Begins no send after `budget_seconds`.
 
-        A target that cannot be reached is left alone until the next call. Safe in any number of processes.
+        A target that cannot be reached is left alone until the next call; what was put for one that is not among these
+        is too late after a day. Safe in any number of processes.
         """
         counts: Counter[str] = Counter()
+        if self._database.file.exists():
+            with self._database.writing() as connection:
+                self._expire(connection, micros(self._clock()))
         until = time.monotonic() + budget_seconds
         for target in targets:
             while time.monotonic() < until:
@@ -202,7 +210,7 @@ class Outbox:
         """Takes what is to be sent to a target next, for the time of the lease; None where there is nothing now."""
         now = micros(self._clock())
         with self._database.writing() as connection:
-            _expire(connection, now)
+            self._expire(connection, now)
             paused = connection.execute("select 1 from pauses where target = ? and until > ?", [target.name, now])
             if paused.fetchone():
                 return None
@@ -223,6 +231,10 @@ class Outbox:
         if attempt is None:
             raise AssertionError("unreachable: an insert has a row")
         return attempt, messages
+
+    def _expire(self, connection: sqlite3.Connection, now: int) -> None:
+        _put_right(connection, now, now + _microseconds(max(self._window, _LONGEST_BACKOFF)))
+        _expire(connection, now)
 
     def _record(self, attempt: int, outcome: Outcome, detail: str, wait_seconds: float | None) -> None:
         """What came of a send, also where the lease was over meanwhile: who sent it knows more than who waited."""
@@ -245,7 +257,7 @@ class Outbox:
                     [outcome, detail, now, attempt],
                 )
             if wait_seconds is not None:
-                until = now + round(wait_seconds * 1e6)
+                until = now + min(round(wait_seconds * 1e6), _microseconds(_LONGEST_BACKOFF))
                 connection.execute("insert or replace into pauses values (?, ?)", [target, until])
             self._reached("recorded, not committed")
 
@@ -267,10 +279,21 @@ def _receivers(message: Message, targets: Sequence[Target]) -> list[Target]:
     return [target for target in targets if pages or target.groups] or list(targets)
 
 
+def _put_right(connection: sqlite3.Connection, now: int, furthest: int) -> None:
+    """What a clock said that was ahead: nothing was put later than now, and nothing waits longer than until `furthest`."""
+    connection.execute(
+        "update deliveries set put_at = min(put_at, :now), due_at = :now "
+        "where state = 'waiting' and (put_at > :now or due_at > :furthest)",
+        {"now": now, "furthest": furthest},
+    )
+    connection.execute("delete from pauses where until > ?", [furthest])
+
+
 def _expire(connection: sqlite3.Connection, now: int) -> None:
     """Ends the claims whose lease is over, and what has waited too long."""
     over = connection.execute(
-        "select attempt, asks_again from attempts where outcome is null and lease_until <= ?", [now]
+        "select attempt, asks_again from attempts where outcome is null and (lease_until <= ? or lease_until > ?)",
+        [now, now + 2 * _microseconds(_LEASE)],
     ).fetchall()
     for attempt, asks_again in over:
         detail = "nobody recorded what came of it: whoever sent it was stopped"
@@ -290,7 +313,9 @@ def _expire(connection: sqlite3.Connection, now: int) -> None:
                 [detail, now, attempt],
             )
     connection.execute(
-        "update deliveries set state = 'too late', settled_at = ? where state = 'waiting' and put_at <= ?",
+        "update deliveries set state = 'too late', settled_at = ?, "
+        "detail = case detail when '' then 'waited for a day: no send came about' else detail end "
+        "where state = 'waiting' and put_at <= ?",
         [now, now - _microseconds(_TOO_LATE)],
     )
 
@@ -318,9 +343,9 @@ def _chosen(connection: sqlite3.Connection, target: Target, now: int) -> list[sq
         return due[:1]
     if target.per_hour is not None:
         [[used]] = connection.execute(
-            "select count(*) from attempts where target = ? and began_at > ? "
+            "select count(*) from attempts where target = ? and began_at > ? and began_at <= ? "
             "and coalesce(outcome, 'unknown') in ('delivered', 'unknown')",
-            [target.name, now - _microseconds(_HOUR)],
+            [target.name, now - _microseconds(_HOUR), now],
         ).fetchall()
         if used >= target.per_hour:
             return []

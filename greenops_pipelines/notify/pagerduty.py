@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from greenops_pipelines.errors import ConfigurationError
-from greenops_pipelines.notify.message import Message
+from greenops_pipelines.notify.message import Message, subject
 from greenops_pipelines.notify.posting import NotSent, Refused, SentPerhaps, address, post
 from greenops_pipelines.redaction import reveal
 
@@ -73,7 +73,7 @@ def event(message: Message) -> dict[str, Any]:
     found["client"] = "greenops"
     found["links"] = [{"href": url, "text": name} for name, url in message.links.items()]
     found["payload"] = {
-        "summary": message.title[:_SUMMARY_CHARACTERS],
+        "summary": subject(message)[:_SUMMARY_CHARACTERS],
         "source": message.service,
         "severity": message.severity,
         "timestamp": message.at.astimezone(UTC).isoformat(timespec="milliseconds"),

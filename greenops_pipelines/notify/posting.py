@@ -6,13 +6,15 @@ target shows as its name and its host. Not here: what is posted, and what an ans
 
 from __future__ import annotations
 
+import io
 import json
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import requests
 import urllib3
@@ -25,6 +27,8 @@ from greenops_pipelines.redaction import one_line, reveal
 
 _ANSWER_BYTES = 4096
 _SHORTEST_SECRET = 8
+_NO_WORD_CHARACTERS = 20
+"""Tokens have digits or capitals, or are longer than this; words of a path, "services" and "webhooks", are neither."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -103,11 +107,17 @@ def address(name: str, url: SecretStr, variable: str, *, is_credential: bool = T
         raise ConfigurationError(
             f"{variable}: found (hidden), allowed: an address as the service gives it, https://..."
         )
-    # Servers like to quote the path, or its last part, in what they answer.
-    for part in (parts.geturl(), parts.path, parts.query, *parts.path.split("/")):
-        if is_credential and len(part) >= _SHORTEST_SECRET:
-            reveal(SecretStr(part))
+    if is_credential:
+        # Servers like to quote the path, or its last part, in what they answer.
+        pieces = [*parts.path.split("/"), *(value for _, value in parse_qsl(parts.query))]
+        for secret in (parts.geturl(), parts.path, parts.query, *filter(_is_token, pieces)):
+            if len(secret) >= _SHORTEST_SECRET:
+                reveal(SecretStr(secret))
     return Address(name, SecretStr(parts.geturl()))
+
+
+def _is_token(piece: str) -> bool:
+    return len(piece) > _NO_WORD_CHARACTERS or any(c.isdigit() or c.isupper() for c in piece)
 
 
 _ALLOWED = {("https", True), ("https", False), ("http", True)}
@@ -118,17 +128,20 @@ def post(
 ) -> Answer:
     """The answer, whatever its status; redirects are not followed. Timeouts in seconds: (connect, read), and the body's.
 
-    `NotSent` where no connection came about, `SentPerhaps` where it was lost after that.
+    `NotSent` where nothing of the body left: no connection came about, or no TLS. `SentPerhaps` where it was lost later.
     """
     deadline = time.monotonic() + total_seconds
-    fault, is_sent = "", False
+    # A stream, since it knows afterwards whether anybody read from it: an error's class does not. A TLS record that is
+    # broken by the answer raises the same SSLError as a certificate that is not trusted.
+    stream = io.BytesIO(json.dumps(body, ensure_ascii=False).encode())
+    fault = ""
     with requests.Session() as session:
         # What runs on this machine is not asked for through a proxy that stands elsewhere.
         session.trust_env = urlsplit(to.url.get_secret_value()).hostname not in LOOPBACK
         try:
             response = session.post(
                 to.url.get_secret_value(),
-                data=json.dumps(body, ensure_ascii=False).encode(),
+                data=stream,
                 headers={
                     "Content-Type": "application/json; charset=utf-8",
                     "Accept-Encoding": "identity",
@@ -140,25 +153,25 @@ def post(
                 allow_redirects=False,
             )
         except (requests.RequestException, ValueError) as error:
-            fault, is_sent = described(error), _may_have_arrived(error)
+            fault = _tls_fault(error) or described(error)
         # Raised outside the `except`: the cause holds the address, and stays behind.
         if fault:
-            raise (SentPerhaps if is_sent else NotSent)(f"{to.shown}: {fault}")
+            raise (SentPerhaps if stream.tell() else NotSent)(f"{to.shown}: {fault}")
         with response:
             text, is_whole = _read(response, deadline)
             asked = retry_after_seconds(response.headers, datetime.now(UTC))
             return Answer(response.status_code, text, is_whole, asked)
 
 
-def _may_have_arrived(error: Exception) -> bool:
-    """Whether the request may have reached the server: all but a connection that never came about."""
-    if isinstance(error, requests.ConnectTimeout | requests.exceptions.SSLError | requests.exceptions.ProxyError):
-        return False
-    if not isinstance(error, requests.RequestException):
-        return False  # a ValueError: the address is malformed
+def _tls_fault(error: Exception) -> str:
+    """What was wrong with TLS, by OpenSSL's own name for it; empty where it was something else."""
     reason = getattr(error.args[0], "reason", None) if error.args else None
-    never = urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError
-    return not isinstance(reason, never)
+    for each in (*getattr(reason, "args", ()), *error.args):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted ({one_line(each.verify_message, 100)})"
+        if isinstance(each, ssl.SSLError):
+            return f"TLS failed ({one_line(each.reason or type(each).__name__, 100)})"
+    return ""
 
 
 def _read(response: requests.Response, deadline: float) -> tuple[str, bool]:

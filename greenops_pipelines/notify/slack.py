@@ -2,27 +2,32 @@
 
 Formats: https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks and
 https://docs.slack.dev/reference/block-kit/blocks: a header of at most 150 characters, a section of 3,000, 50 blocks. All
-blocks together were refused beyond some 13,000 characters, which is documented nowhere.
+blocks together were refused beyond some 13,000 characters, which is documented nowhere. Of many messages the first are said
+in full, pages before all else, then titles, then a number.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import SecretStr
 
 from greenops_pipelines import strict_json
-from greenops_pipelines.notify.message import Message, headline, mark
+from greenops_pipelines.notify.message import Message, headline, pages_first, titled
 from greenops_pipelines.notify.posting import Address, Answer, NotSent, Refused, SentPerhaps, address, post
 
 VARIABLE = "GREENOPS_NOTIFY_SLACK_URL"
 _HEADER_CHARACTERS = 150
 _TEXT_CHARACTERS = 2500
 _TOGETHER_CHARACTERS = 600
-_LISTED = 10
-_FAILED = frozenset({500, 503})
-"""The server says that it did not do it. 502 and 504 come from a gateway, which knows no more than we do."""
+_LINK_CHARACTERS = 1000
+_FOOTER_CHARACTERS = 2500
+_IN_FULL = 10
+_IN_FULL_CHARACTERS = 9500
+"""As JSON. With the titles and the header it stays below the 13,000."""
+_TITLES_CHARACTERS = 2700
 
 
 class Slack:
@@ -46,7 +51,7 @@ class Slack:
 
     def _outcome(self, answer: Answer) -> str:
         status, words = answer.status, f"{self._address.shown}: {answer.words}"
-        if status == 429 or status in _FAILED:
+        if status in (429, 503) or (status == 500 and answer.text == _NOT_DONE):
             raise NotSent(words, answer.retry_after_seconds)
         if status >= 500:
             raise SentPerhaps(words)
@@ -57,6 +62,11 @@ class Slack:
         if not _is_ok(answer.text):
             raise Refused(f"{words}; a webhook answers ok: is this the address of one?")
         return "ok"
+
+
+_NOT_DONE = "rollup_error"
+"""What Slack itself says with a 500 (https://api.slack.com/changelog/2016-05-17-changes-to-errors-for-incoming-webhooks). Any
+other 500, and 502 and 504, come from who may have posted it before: nobody knows."""
 
 
 def _is_ok(text: str) -> bool:
@@ -75,17 +85,46 @@ def payload(messages: Sequence[Message]) -> dict[str, Any]:
     blocks: list[dict[str, Any]] = [
         {"type": "header", "text": {"type": "plain_text", "text": _cut(title, _HEADER_CHARACTERS)}}
     ]
-    together = len(messages) > 1
-    for message in messages[:_LISTED]:
-        text = escaped(message.text, _TOGETHER_CHARACTERS if together else _TEXT_CHARACTERS)
-        head = f"*{mark(message)} {escaped(message.title, 200)}*\n" if together else ""
-        links = " · ".join(f"<{escaped(url, 400)}|{escaped(name, 60)}>" for name, url in message.links.items())
-        footer = f"{escaped(message.service, 80)} · team {escaped(message.team, 80)}" + (f" · {links}" if links else "")
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": head + text or title}})
-        blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]})
-    if (more := len(messages) - _LISTED) > 0:
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": f"and {more} more"}})
+    ordered, in_full, length = pages_first(messages), 0, 0
+    for message in ordered[:_IN_FULL]:
+        said = _in_full(message, len(messages) > 1)
+        length += len(json.dumps(said, ensure_ascii=False))
+        if in_full and length > _IN_FULL_CHARACTERS:
+            break
+        blocks += said
+        in_full += 1
+    if rest := ordered[in_full:]:
+        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": _titles(rest)}})
     return {"text": escaped(title, 300), "blocks": blocks}
+
+
+def _in_full(message: Message, is_one_of_many: bool) -> list[dict[str, Any]]:
+    text = escaped(message.text, _TOGETHER_CHARACTERS if is_one_of_many else _TEXT_CHARACTERS)
+    head = f"*{escaped(titled(message), 220)}*\n" if is_one_of_many else ""
+    footer = escaped(message.service, 80) + (f" · team {escaped(message.team, 80)}" if message.team else "")
+    for name, url in message.links.items():
+        # Cut off, an address leads nowhere, or somewhere else.
+        link = f" · <{escaped(url, len(url) * 5 + 1)}|{escaped(name, 60)}>"
+        if len(link) <= _LINK_CHARACTERS and len(footer) + len(link) <= _FOOTER_CHARACTERS:
+            footer += link
+    return [
+        {"type": "section", "text": {"type": "mrkdwn", "text": head + text or escaped(titled(message), 220)}},
+        {"type": "context", "elements": [{"type": "mrkdwn", "text": footer}]},
+    ]
+
+
+def _titles(messages: Sequence[Message]) -> str:
+    """A line each, for as many as a section holds, and how many more there are."""
+    lines: list[str] = []
+    length = 0
+    for message in messages:
+        line = escaped(titled(message), 130)
+        if (length := length + len(line) + 1) > _TITLES_CHARACTERS:
+            break
+        lines.append(line)
+    if more := len(messages) - len(lines):
+        lines.append(f"and {more} more")
+    return "\n".join(lines)
 
 
 def escaped(text: str, limit: int) -> str:

@@ -111,7 +111,7 @@ def _assembled(
         made = made.with_variable(variable)
     made = made.annotations(_annotations(service)).links(_links(subjects, service))
     _lay_out(made, sections)
-    document = json.loads(JSONEncoder().encode(made.build()))
+    document: dict[str, Any] = json.loads(JSONEncoder().encode(made.build()))
     # What Grafana's Prometheus annotations read and the builders do not know.
     for annotation, words in zip(document["annotations"]["list"], _WORDS, strict=True):
         annotation.update(words)

@@ -218,7 +218,7 @@ def _target(query: Query) -> Any:
     from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
     made = Dataquery().ref_id(query.name).expr(query.expr).format(PromQueryFormat(query.form))
-    made = made.datasource(PROMETHEUS)
+    made = made.datasource(_source(PROMETHEUS))
     if query.legend:
         made = made.legend_format(query.legend)
     return made.instant() if query.form == "table" else made.range()

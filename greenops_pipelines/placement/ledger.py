@@ -21,12 +21,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from greenops_pipelines.errors import PermanentError, TransientError
+from greenops_pipelines.database import Database
 from greenops_pipelines.instants import instant, micros
 from greenops_pipelines.lake.tables import PLACEMENT_ATTEMPTS, PLACEMENT_DISPATCHES
 from greenops_pipelines.placement.launches import Ended
 
-_BUSY_SECONDS = 30.0
 _ENDS = ("ended_at", "outcome", "exit_code")
 _CLOSED = ("key", "outcome", "at", "workload", "tenant", "deadline", "detail")
 _BEGUN = tuple(name for name in PLACEMENT_ATTEMPTS.schema.names if name not in (*_ENDS, "detail"))
@@ -51,6 +50,16 @@ _TABLES = {
     "watched": "(workload text, recurrence text, since integer, primary key (workload, recurrence))",
     "gathered": "(at integer primary key)",
 }
+_DDL = (
+    *(f"create table if not exists {table} {columns}" for table, columns in _TABLES.items()),
+    *(
+        f"create trigger if not exists {table}_{change} before {change} on {table} "
+        f"begin select raise(abort, 'rows of the ledger are added, never changed'); end"
+        for table in _TABLES
+        for change in ("update", "delete")
+    ),
+    "create index if not exists ends_by_outcome on ends (outcome, ended_at)",
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,7 @@ class Ledger:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._file = root / "ledger.sqlite"
+        self._database = Database(root / "ledger.sqlite", _DDL, name="ledger")
 
     @property
     def root(self) -> Path:
@@ -80,7 +89,7 @@ class Ledger:
 
     def watch(self, workloads: Collection[tuple[str, str]], now: datetime) -> Mapping[tuple[str, str], datetime]:
         """Since when each (workload, recurrence) is declared, as far as the ledger knows; new ones since now."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.executemany(
                 "insert or ignore into watched values (?, ?, ?)", [(*each, micros(now)) for each in workloads]
             )
@@ -88,42 +97,42 @@ class Ledger:
 
     def gathered(self, now: datetime) -> None:
         """Record that work was looked for now."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute("insert or ignore into gathered values (?)", [micros(now)])
 
     def newest_gathering(self) -> datetime | None:
         """When work was looked for last."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             [[last]] = connection.execute("select max(at) from gathered").fetchall()
         return None if last is None else instant(last)
 
     def watching(self) -> Mapping[tuple[str, str], datetime]:
         """As `watch`, of what it knows already."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute("select workload, recurrence, since from watched").fetchall()
         return {(workload, recurrence): instant(since) for workload, recurrence, since in found}
 
     def last_gathered(self, now: datetime) -> datetime:
         """When work was last looked for before now; now itself, if never."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             [[last]] = connection.execute("select max(at) from gathered where at <= ?", [micros(now)]).fetchall()
         return now if last is None else instant(last)
 
     def claim(self, row: Mapping[str, Any]) -> bool:
         """Record a decision, a row of PLACEMENT_DISPATCHES: True once per key, for whoever comes first."""
         names = PLACEMENT_DISPATCHES.schema.names
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             return self._insert(connection, "claims", names, row) == 1
 
     def claimed(self, key: str) -> dict[str, Any] | None:
         """The decision on a key, a row of PLACEMENT_DISPATCHES."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute("select * from claims where key = ?", [key]).fetchone()
         return None if row is None else _typed(row, PLACEMENT_DISPATCHES.schema)
 
     def begin(self, row: Mapping[str, Any]) -> int:
         """Record the beginning of the key's next attempt, and give its number. `row` is one of PLACEMENT_ATTEMPTS."""
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             [[last]] = connection.execute(
                 "select coalesce(max(attempt), 0) from attempts where key = ?", [row["key"]]
             ).fetchall()
@@ -140,7 +149,7 @@ class Ledger:
             values = (key, attempt, micros(ended.ended_at), ended.outcome, ended.exit_code, ended.detail)
         else:
             raise ValueError("neither an end nor a refusal")
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             connection.execute("insert or ignore into ends values (?, ?, ?, ?, ?, ?)", values)
 
     def close(self, row: Mapping[str, Any]) -> bool:
@@ -154,24 +163,24 @@ class Ledger:
         """The same for many keys at once; how many were open."""
         if not rows:
             return 0
-        with self._writing() as connection:
+        with self._database.writing() as connection:
             return sum(self._insert(connection, "closed", _CLOSED, row) for row in rows)
 
     def outcome(self, key: str) -> str | None:
         """How a key was closed; None where it is open."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             row = connection.execute("select outcome from closed where key = ?", [key]).fetchone()
         return None if row is None else str(row[0])
 
     def tried(self, key: str) -> list[Tried]:
         """The attempts on a key, in order."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(f"{_TRIED} where a.key = ? order by a.attempt", [key]).fetchall()
         return [_tried(row[1:]) for row in found]
 
     def open_claims(self) -> list[tuple[dict[str, Any], list[Tried]]]:
         """Decisions that were acted on and are not closed, with their attempts."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             claims = connection.execute(
                 "select c.* from claims as c left join closed as d using (key) where d.key is null"
             ).fetchall()
@@ -188,7 +197,7 @@ class Ledger:
         """Of the keys (None: of all), those that were acted on or closed: no plan is made for them."""
         chosen = "" if keys is None else " where key in (select value from json_each(?))"
         given = [] if keys is None else [json.dumps(list(keys))]
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 f"select key from claims{chosen} union select key from closed{chosen}",
                 given * 2,
@@ -197,7 +206,7 @@ class Ledger:
 
     def refused_since(self, keys: Collection[str], planned_at: datetime) -> set[str]:
         """Of the keys, those that were refused after `planned_at`: the plan has to change first."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(
                 "select key from ends where outcome = 'refused' and ended_at >= ? "
                 "and key in (select value from json_each(?))",
@@ -207,7 +216,7 @@ class Ledger:
 
     def version(self) -> str:
         """Differs after every row that was added: how many there are; empty where there are none."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             counts = [
                 connection.execute(f"select coalesce(max(rowid), 0) from {table}").fetchone()[0]
                 for table in ("claims", "attempts", "ends", "closed")
@@ -216,13 +225,13 @@ class Ledger:
 
     def dispatches(self) -> pa.Table:
         """Rows of PLACEMENT_DISPATCHES, by time."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute("select * from claims order by dispatched_at, key").fetchall()
         return _table(found, PLACEMENT_DISPATCHES.schema)
 
     def attempts(self) -> pa.Table:
         """Rows of PLACEMENT_ATTEMPTS, by time; what was closed without an attempt has one, of number 0."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             found = connection.execute(_ATTEMPTS).fetchall()
         return _table(found, PLACEMENT_ATTEMPTS.schema)
 
@@ -230,56 +239,6 @@ class Ledger:
         values = [micros(row[name]) if isinstance(row[name], datetime) else row[name] for name in names]
         marks = ", ".join("?" * len(names))
         return connection.execute(f"insert or ignore into {table} values ({marks})", values).rowcount
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        self._root.mkdir(parents=True, exist_ok=True)
-        with self._faults():
-            connection = self._connect()
-            try:
-                connection.execute("begin immediate")
-                yield connection
-                connection.execute("commit")
-            finally:
-                connection.close()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent state; an empty ledger where there is none yet, which reading does not make."""
-        with self._faults():
-            connection = (
-                self._connect() if self._file.exists() else _made(sqlite3.connect(":memory:", isolation_level=None))
-            )
-            try:
-                connection.execute("begin")
-                yield connection
-                connection.execute("rollback")
-            finally:
-                connection.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._file, timeout=_BUSY_SECONDS, isolation_level=None)
-        # FULL: a launch is acted upon as soon as the call returns, and must be known after a power cut.
-        connection.execute("pragma synchronous = full")
-        if connection.execute("pragma user_version").fetchone()[0] < 1:
-            # Two that make it at once: the change to WAL does not wait for the other's, but fails.
-            with (self._root / "ledger.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                connection.execute("pragma journal_mode = wal")
-                connection.execute("begin immediate")
-                _made(connection)
-                connection.execute("pragma user_version = 1")
-                connection.execute("commit")
-        return connection
-
-    @contextmanager
-    def _faults(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise TransientError(f"{self._file}: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise PermanentError(f"{self._file}: {error}; allowed: the ledger as it was written; restore it") from error
 
 
 @contextmanager
@@ -324,18 +283,6 @@ select c.key, 0, c.workload, c.tenant, null, null, '', '', c.at, c.at, c.outcome
 from closed as c where c.key not in (select key from attempts)
 order by 9, 1, 2
 """
-
-
-def _made(connection: sqlite3.Connection) -> sqlite3.Connection:
-    for table, columns in _TABLES.items():
-        connection.execute(f"create table if not exists {table} {columns}")
-        for change in ("update", "delete"):
-            connection.execute(
-                f"create trigger if not exists {table}_{change} before {change} on {table} "
-                f"begin select raise(abort, 'rows of the ledger are added, never changed'); end"
-            )
-    connection.execute("create index if not exists ends_by_outcome on ends (outcome, ended_at)")
-    return connection
 
 
 def _tried(row: Sequence[Any]) -> Tried:

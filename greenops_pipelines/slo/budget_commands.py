@@ -82,6 +82,7 @@ def _show_budgets(rows: list[dict[str, Any]], period: str) -> None:
         *(["Sloth's %", "burn 1h", "burn 6h"] if is_rolling else []),
         "events left",
         "gaps min",
+        "unread min",
     ]
     table = _table(names, first=1)
     for row in rows:
@@ -98,14 +99,13 @@ def _show_budgets(rows: list[dict[str, Any]], period: str) -> None:
             *more,
             _figure(row["budget_remaining"], 0),
             f"{row['gap_minutes']:,}",
+            f"{row['unread_minutes']:,}",
         )
     _print(table)
-    ends = sorted({row["through"] for row in rows})
-    words = (
-        f"through {ends[-1]}"
-        if is_rolling
-        else f"{period} from {max(row['period_start'] for row in rows)} until {ends[-1]}"
-    )
+    first, through = min(row["first_minute"] for row in rows), max(row["through"] for row in rows)
+    words = f"{first} through {through}"
+    if not is_rolling:
+        words = f"{period} from {max(row['period_start'] for row in rows)} until {max(row['ends_at'] for row in rows)}: {words}"
     typer.echo(f"{words}; {sum(row['status'] == 'red' for row in rows)} of {len(rows)} overspent")
     if any(row["is_sample"] for row in rows):
         typer.echo(_SAMPLE)

@@ -20,15 +20,17 @@ Ask = Callable[[str], pa.Table]
 """One SELECT statement -> its rows."""
 
 _COLUMNS = """service, slo_id, objective, total, bad, budget_remaining, 100 * remaining_ratio as left_percent, status,
-    known_minutes, gap_minutes, is_sample"""
+    strftime(first_minute at time zone 'UTC', '%Y-%m-%dT%H:%M:%SZ') as first_minute,
+    strftime(through at time zone 'UTC', '%Y-%m-%dT%H:%M:%SZ') as through,
+    known_minutes, gap_minutes, unread_minutes, is_sample"""
 
 
 def budgets(ask: Ask, period: Period, service: str | None = None) -> list[dict[str, Any]]:
     """The newest budget of every SLO, the emptiest first: `left_percent` (below 0: overspent; None: no event), events, minutes.
 
-    A rolling one has `through` (the last UTC day in it), `burn_1h` and `burn_6h`, and `sloth_left_percent`: what the mean of
-    ratios makes of the same minutes. A calendar one has `through` (its last moment) and `period_start`. Raises `BadInput` where
-    `service` has no SLO.
+    Each is of [`first_minute`, `through`), UTC. A rolling one has `burn_1h` and `burn_6h`, and `sloth_left_percent`: what the
+    mean of ratios makes of the same minutes. A calendar one has `period_start` (a day there) and `ends_at`. Raises `BadInput`
+    where `service` has no SLO.
     """
     view, statement = (
         ("slo_error_budget", _ROLLING) if period == "rolling" else ("slo_budget_calendar", _calendar(period))
@@ -64,7 +66,7 @@ _ROLLING = f"""
         select slo_id, is_sample, burn_1h, burn_6h from slo_burn
         qualify row_number() over (partition by slo_id, is_sample order by hour desc) = 1
     )
-    select {_COLUMNS}, cast(day as varchar) as through, burn_1h, burn_6h, 100 * sloth_remaining_ratio as sloth_left_percent
+    select {_COLUMNS}, burn_1h, burn_6h, 100 * sloth_remaining_ratio as sloth_left_percent
     from newest left join burning using (slo_id, is_sample)
     order by left_percent nulls last, slo_id
 """
@@ -72,7 +74,7 @@ _ROLLING = f"""
 
 def _calendar(period: Period) -> str:
     return f"""
-        select {_COLUMNS}, strftime(ends_at at time zone 'UTC', '%Y-%m-%dT%H:%M:%SZ') as through,
+        select {_COLUMNS}, strftime(ends_at at time zone 'UTC', '%Y-%m-%dT%H:%M:%SZ') as ends_at,
             cast(period_start as varchar) as period_start
         from slo_budget_calendar where calendar = '{period}'
         qualify row_number() over (partition by slo_id order by period_start desc, is_sample) = 1

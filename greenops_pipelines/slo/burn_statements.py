@@ -36,7 +36,10 @@ def column(window: timedelta) -> str:
 
 
 def rates(windows: Windows) -> str:
-    """The burn over every window, at every known minute up to the parameter, as the table `rates`."""
+    """The burn over every window, at every known minute up to the parameter, as the table `rates`.
+
+    `last_event` is the last minute until then in which anything happened.
+    """
     burns = ",\n".join(
         f"coalesce(sum(bad) over w{n} / nullif(sum(total) over w{n}, 0), 0) / allowed as burn_{n}m"
         for n in map(length_minutes, windows.lengths)
@@ -52,14 +55,19 @@ with known as (
     from minutes join (select distinct slo_id, allowed from given) using (slo_id)
     where total is not null and bad is not null and epoch_us(minute) // 60000000 <= ?
 )
-select slo_id, m, total, bad, {burns}
+select slo_id, m, total, bad,
+    max(m) filter (total > 0) over (partition by slo_id order by m) as last_event,
+    {burns}
 from known
 window {frames}
 """
 
 
 def spells(windows: Windows) -> str:
-    """One row per spell. `loud` numbers the stretches that a minute which is not calm begins."""
+    """One row per spell. `loud` numbers the stretches that a minute which is not calm begins.
+
+    `silent` is the first minute without events where none came in the minutes that closed it.
+    """
 
     def either(severity: str, both: bool) -> str:
         lengths = [[pair.short, pair.long] if both else [pair.short] for pair in pairs_of(windows, severity)]
@@ -76,7 +84,7 @@ def spells(windows: Windows) -> str:
     whole = "partition by slo_id, severity order by m rows between unbounded preceding and current row"
     return f"""
 with judged as (
-    select slo_id, severity, is_open, "after", m, total, bad,
+    select slo_id, severity, is_open, "after", m, total, bad, last_event,
         {by_severity(*shortest)} as burn,
         {by_severity(either("page", True), either("ticket", True))} as is_above,
         not {by_severity(f"({either('page', False)})", f"({either('ticket', False)})")} as is_calm
@@ -91,7 +99,10 @@ runs as (
         count(*) filter (is_calm) over (
             partition by slo_id, severity, loud order by m rows between unbounded preceding and current row
         ) as calm_minutes,
-        min(m) filter (is_calm) over (partition by slo_id, severity, loud) as calm_since
+        min(m) filter (is_calm) over (partition by slo_id, severity, loud) as calm_since,
+        sum(total) filter (is_calm) over (
+            partition by slo_id, severity, loud order by m rows between unbounded preceding and current row
+        ) as calm_total
     from stretches
 ),
 states as (
@@ -118,6 +129,7 @@ select slo_id, severity, spell,
     is_open = 1 and spell = 1 as continues,
     coalesce(min(m) filter (state = 1 and m <= counted_to), min(m)) as opened,
     min(calm_since) filter (state = 0 and was = 1) as closed,
+    min(last_event + 1) filter (state = 0 and was = 1 and calm_total = 0) as silent,
     coalesce(max(counted_to), max("after")) as counted_to,
     max(burn) filter (state = 1 and m <= counted_to) as peak,
     sum(bad) filter (state = 1 and m <= counted_to) as bad,

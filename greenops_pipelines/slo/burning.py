@@ -7,7 +7,8 @@ that equals the factor is not above it, as in `certificate.py`. A spell begins w
 no shorter window has been above for 5 known minutes on end, and it ended with the first of these.
 
 Decided is as of the newest known minute, which may be long ago where data come late. Counts that change after they were
-decided on open and close nothing. Not here: what was decided before (`incidents.py`), who is told.
+decided on open and close nothing, and a position never goes back: a clock that was set back, or minutes that are gone, leave
+it where it is. Not here: what was decided before (`incidents.py`), who is told.
 """
 
 from __future__ import annotations
@@ -66,11 +67,13 @@ class Spell:
     """Minutes in which one alert held. Sums are over the known minutes from `opened_at` to `counted_to`.
 
     `continues`: it goes on from the incident of the position, and the sums are what came to it. `closed_at`: the first
-    minute below; None while it goes on. `peak_burn` is of the shortest window.
+    minute below; None while it goes on. `silent_since`: the first minute without events, where none came in those that
+    closed it. `peak_burn` is of the shortest window.
     """
 
     opened_at: datetime
     closed_at: datetime | None
+    silent_since: datetime | None
     counted_to: datetime
     continues: bool
     peak_burn: float
@@ -114,8 +117,8 @@ def burning(
 ) -> list[Burn]:
     """Every burn alert of the SLOs, over the minutes of SLO_MINUTES of a source since its position.
 
-    `positions` by SLO and severity, as `incidents.Ledger.positions` gives them; without one, the last 3 days are decided
-    on. Unknown is an alert whose SLO is 15 minutes behind the others, or behind now with nothing new: nothing of it is
+    `positions` by SLO and severity, as `incidents.Incidents.positions` gives them for this source; without one, the last 3
+    days are decided on. Unknown is an alert whose SLO is 15 minutes behind the others, or behind now with nothing new: nothing of it is
     decided, and its minutes wait until they come.
     """
     positions = positions or {}
@@ -131,6 +134,19 @@ def burning(
     ]
     order = {slo.id: index for index, slo in enumerate(alerting)}
     return sorted(found, key=lambda burn: (order[burn.slo.id], burn.severity))
+
+
+def alerts_of(slo: Slo) -> list[tuple[str, Severity]]:
+    """SLO and severity of every burn alert that is declared."""
+    alerts: tuple[tuple[Severity, Alert | None], ...] = (("page", slo.page), ("ticket", slo.ticket))
+    return [(slo.id, severity) for severity, alert in alerts if alert]
+
+
+def figure(value: float) -> str:
+    """A number for people: three digits, from 100 on whole ones, and no exponent. 14.4; 0.0231; 1,000."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return "under 0.001" if 0 < value < 0.001 else f"{value:.3g}"
 
 
 def _minutes(
@@ -159,7 +175,7 @@ def _minutes(
     if newest is None:
         return SLO_MINUTES.schema.empty_table().select(columns), None
     oldest = newest - CATCH_UP
-    since = min((_begin(positions.get(key), oldest) for slo in slos for key in _keys(slo)), default=oldest)
+    since = min((_begin(positions.get(key), oldest) for slo in slos for key in alerts_of(slo)), default=oldest)
     longest = max((windows_of(slo).lengths[-1] for slo in slos), default=timedelta())
     first = (since - longest).date()
     return lake.read(SLO_MINUTES, {"source": source, "day": (first, newest.date())}, columns), newest
@@ -171,11 +187,6 @@ def _newest(rows: pa.Table, now: datetime) -> datetime | None:
     over = pc.less_equal(rows["minute"], pa.scalar(now - _MINUTE, rows.schema.field("minute").type))
     newest: datetime | None = pc.max(rows["minute"].filter(pc.and_(known, over))).as_py()
     return newest
-
-
-def _keys(slo: Slo) -> list[tuple[str, Severity]]:
-    alerts: tuple[tuple[Severity, Alert | None], ...] = (("page", slo.page), ("ticket", slo.ticket))
-    return [(slo.id, severity) for severity, alert in alerts if alert]
 
 
 def _begin(position: Position | None, oldest: datetime) -> datetime:
@@ -194,7 +205,7 @@ def _decided(
 ) -> list[Burn]:
     """The alerts of SLOs that share their windows."""
     oldest = newest - CATCH_UP if newest else now
-    keys = [(slo, severity) for slo in slos for _, severity in _keys(slo)]
+    keys = [(slo, severity) for slo in slos for _, severity in alerts_of(slo)]
     given = [
         {
             "slo_id": slo.id,
@@ -286,7 +297,7 @@ def _burn(
             f"; minutes before {newest - CATCH_UP:%Y-%m-%d %H:%M} were left out, since the last look was before that"
         )
     if not is_open:
-        through = mine
+        through = max(mine, since.through) if since else mine
     elif found:
         through = found[-1].counted_to
     else:
@@ -296,8 +307,8 @@ def _burn(
 
 def _said(pairs: Sequence[PairBurn], *, is_above: bool, mine: datetime) -> str:
     shown = ", ".join(
-        f"{pair.short_burn:.3g}x over {durations.text(pair.short)} and {pair.long_burn:.3g}x over "
-        f"{durations.text(pair.long)} ({pair.factor:.3g}x allowed)"
+        f"{figure(pair.short_burn)}x over {durations.text(pair.short)} and {figure(pair.long_burn)}x over "
+        f"{durations.text(pair.long)} ({figure(pair.factor)}x allowed)"
         for pair in pairs
     )
     return f"{'above' if is_above else 'not above'} at {mine:%Y-%m-%d %H:%M}: {shown}"
@@ -307,6 +318,7 @@ def _spell(row: Mapping[str, Any]) -> Spell:
     return Spell(
         _moment(row["opened"]),
         None if row["closed"] is None else _moment(row["closed"]),
+        None if row["silent"] is None else _moment(row["silent"]),
         _moment(row["counted_to"]),
         bool(row["continues"]),
         float(row["peak"] or 0.0),

@@ -109,7 +109,8 @@ def selectors(node: Node) -> frozenset[Selector]:
 def is_zero_where_absent(node: Node) -> bool:
     """Whether no series means no event: of sums of counters, which are born with their first event.
 
-    Not of a difference: a histogram without the bucket does not say that every request was slow. And not of samples.
+    Not of a difference: where no pod's histogram has the bucket, that does not say that every request was slow (and where
+    some have it, `doubts.unmatched` leaves out the others). And not of samples.
     """
     match node:
         case Growth():

@@ -50,7 +50,7 @@ _WINDOW_TEXT = "987654321ms"
 _ALLOWED = (
     "sums, differences and multiples of rate or increase of a counter over {{.window}}, or of sum_over_time or "
     "count_over_time((...)[{{.window}}:1m]), with `or 0 * ...` and `or vector(0)`; as error_ratio_query "
-    "avg_over_time((...)[{{.window}}:1m])"
+    "one of them by another, 1 - one by another, or avg_over_time((...)[{{.window}}:1m])"
 )
 _ALLOWED_INSIDE = (
     "inside a subquery selectors, rate and increase over at most 10m, sum, avg, min, max, count, + - * /, comparisons, "
@@ -84,8 +84,7 @@ def compile_slo(slo: Slo) -> Countable:
     units: set[str] = set()
     try:
         if slo.raw is not None:
-            bad, total = _ratio(_tree("error_ratio_query", slo.raw.error_ratio_query))
-            units.add("a subquery")
+            bad, total = _ratio(_tree("error_ratio_query", slo.raw.error_ratio_query), units)
         elif slo.events is not None:
             bad = _linear(_tree("error_query", slo.events.error_query), units)
             total = _linear(_tree("total_query", slo.events.total_query), units)
@@ -134,12 +133,26 @@ def _shown(tree: Any) -> str:
 _PRINTED_WINDOW = "11d10h20m54s"
 
 
-def _ratio(tree: Any) -> tuple[Node, Node]:
+def _ratio(tree: Any, units: set[str]) -> tuple[Node, Node]:
+    """Bad events and all events of an error ratio: the mean of a subquery, bad / all, or 1 - good / all."""
     tree = _bare(tree)
-    if _kind(tree) != "Call" or tree.func.name != "avg_over_time":
-        raise _Refused(_shown(tree), _ALLOWED)
-    inner = _subquery(tree)
-    return Sampled(inner), Sampled(Present(inner))
+    if _kind(tree) == "Call" and tree.func.name == "avg_over_time":
+        units.add("a subquery")
+        inner = _subquery(tree)
+        return Sampled(inner), Sampled(Present(inner))
+    if _is_division(tree):
+        return _linear(tree.lhs, units), _linear(tree.rhs, units)
+    if _kind(tree) == "BinaryExpr" and str(tree.op) == "-" and _number(tree.lhs) == 1 and _is_division(_bare(tree.rhs)):
+        good, total = _ratio(tree.rhs, units)
+        return Binary("-", total, good), total
+    raise _Refused(_shown(tree), _ALLOWED)
+
+
+def _is_division(tree: Any) -> bool:
+    """Of two vectors: by a number is no ratio of counts, and by `on` or `ignoring` series may be left out."""
+    if _kind(tree) != "BinaryExpr" or str(tree.op) != "/" or _modifier(tree) != PLAIN:
+        return False
+    return _number(tree.lhs) is None and _number(tree.rhs) is None
 
 
 def _linear(tree: Any, units: set[str]) -> Node:

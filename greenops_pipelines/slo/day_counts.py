@@ -10,10 +10,14 @@ to the minute of the later one: a sample exactly at midnight belongs to the day 
   bad events cannot be told otherwise, the minute is a gap.
 - Of samples at a minute's end, no value is a gap. An expression with `or vector(...)` always has a value: its minutes are
   gaps by the rule for counters, and also as long as a gap is in the range of its rates, which would be too low.
-- Counters that were read one after the other may show more bad events than events: bad is held between 0 and the total,
-  and how often is counted.
+- Counters that were read at different times may show more bad events in a minute than events, or less than none: what is too
+  much is carried to minutes around it (`bounds.py`), and what has no room there is cut and stands in `clamped`.
+- A bad counter whose metric is none of the total's, and of which no series is left for an hour while the total goes on, was
+  renamed, as far as anyone can tell: the minutes after its last sample are gaps. Where its metric has other series, or is the
+  total's own, the day has a warning: it may have been renamed, and may have had nothing to count since a restart.
+- Requests of a pod whose histogram lacks the SLO's bucket are unplaced, with a warning: nobody knows which of them were slow.
 
-Not here: where samples come from and counts go (`ledger.py`).
+Not here: where samples come from and counts go (`ledger.py`), and what is doubtful (`doubts.py`).
 """
 
 from __future__ import annotations
@@ -29,6 +33,8 @@ import pyarrow as pa
 from greenops_pipelines.instants import micros
 from greenops_pipelines.lake.budget_tables import SLO_DAYS, SLO_MINUTES
 from greenops_pipelines.slo import count_nodes as nodes
+from greenops_pipelines.slo import doubts
+from greenops_pipelines.slo.bounds import bounded
 from greenops_pipelines.slo.count_nodes import Constant, Growth, Rate
 from greenops_pipelines.slo.counting import LONGEST_RANGE, Countable
 from greenops_pipelines.slo.day_samples import (
@@ -44,6 +50,8 @@ from greenops_pipelines.slo.day_samples import (
 from greenops_pipelines.slo.grid import Grid
 from greenops_pipelines.slo.series import Batch, Selector
 
+_NOTABLE = 0.01
+"""Share of all events from which on bad events below none are worth a warning: a request in flight between two reads is not."""
 _NEVER = -(1 << 60)
 _REACH = LONGEST_RANGE // timedelta(minutes=1)
 DAYS_SCHEMA = pa.schema([field for field in SLO_DAYS.schema if field.name != "observed_at"])
@@ -51,7 +59,7 @@ DAYS_SCHEMA = pa.schema([field for field in SLO_DAYS.schema if field.name != "ob
 
 @dataclass(frozen=True)
 class Figures:
-    """What was noticed while an SLO was counted. `clamped` is by how many events bad was out of [0, total]."""
+    """What was noticed while an SLO was counted. `clamped` is by how many events bad was out of [0, total], in the end."""
 
     clamped_minutes: int = 0
     clamped: float = 0.0
@@ -79,7 +87,9 @@ class _Minutes:
     unplaced_total: Floats
     unplaced_bad: Floats
     resets: int
+    clamped: float
     fault: str | None
+    warning: str | None
     figures: Figures
 
 
@@ -120,7 +130,12 @@ def fault_rows(faults: Mapping[str, str], day: date, source: str) -> pa.Table:
     nothing = np.zeros(0)
     none = np.zeros(0, bool)
     rows = [
-        _day_row(slo_id, _Minutes(none, none, nothing, nothing, nothing, nothing, 0, fault, Figures()), day, source)
+        _day_row(
+            slo_id,
+            _Minutes(none, none, nothing, nothing, nothing, nothing, 0, 0.0, fault, None, Figures()),
+            day,
+            source,
+        )
         for slo_id, fault in sorted(faults.items())
     ]
     return pa.Table.from_pylist(rows, schema=DAYS_SCHEMA)
@@ -129,8 +144,14 @@ def fault_rows(faults: Mapping[str, str], day: date, source: str) -> pa.Table:
 def _counted(countable: Countable, grid: Grid, until: int) -> _Minutes:
     wanted = nodes.selectors(countable.total)
     is_gap, is_pending = _sampling(countable, grid, grid.rows(wanted), until)
-    total, mismatched = grid.placed(countable.total)
-    bad, also_mismatched = grid.placed(countable.bad)
+    gone = doubts.vanished(countable, grid)
+    for each in gone:
+        if each.is_metric_gone:
+            is_gap = is_gap | (np.arange(MINUTES) > (each.since - grid.start - 1) // MINUTE)
+    lone = doubts.unmatched(countable, grid)
+    matched = grid if lone is None else grid.without(lone.rows)
+    total, mismatched = matched.placed(countable.total)
+    bad, also_mismatched = matched.placed(countable.bad)
     mismatched = mismatched | also_mismatched
     if nodes.is_zero_where_absent(countable.total):
         total = np.nan_to_num(total, nan=0.0)
@@ -140,8 +161,7 @@ def _counted(countable: Countable, grid: Grid, until: int) -> _Minutes:
     # What was sampled exactly at `until` was not read; at the day's end the batch says what there was.
     is_over = ((ends < until) | (until >= ends[-1])) & ~is_pending
     is_known = is_over & ~is_gap & ~mismatched & np.isfinite(total) & ~np.isnan(bad)
-    held = np.clip(bad, 0.0, np.maximum(total, 0.0))
-    off = np.where(is_known, np.abs(held - bad), 0.0)
+    held = bounded(bad, total, is_known, is_carried=countable.kind == "counters")
     rows = grid.rows(
         part.selector
         for node in (countable.total, countable.bad)
@@ -149,15 +169,43 @@ def _counted(countable: Countable, grid: Grid, until: int) -> _Minutes:
         if isinstance(part, Growth | Rate)
     )
     figures = Figures(
-        int(np.count_nonzero(off)),
-        float(off.sum()),
+        int(np.count_nonzero(held.above + held.below)),
+        float((held.above + held.below).sum()),
         int((mismatched & is_over).sum()),
         int(grid.grown.births[rows].sum()),
     )
     lost_total, lost_bad = _unplaced(countable, grid, rows)
+    warnings = _vanished_lines(countable, gone)
+    if lone is not None:
+        left_out = np.nan_to_num(grid.placed(countable.total)[0]) - np.nan_to_num(total)
+        lost_total = lost_total + left_out
+        warnings.append(f"{lone}: {left_out[is_over].sum():g} events are unplaced")
+    if held.below.sum() > _NOTABLE * total[is_known].sum():
+        warnings.append(f"found {held.below.sum():g} good events above all events")
     resets = int(grid.grown.resets[rows].sum())
-    fault = None if is_known.any() or not is_over.any() else _fault(countable, grid)
-    return _Minutes(is_over, is_known, total, held, lost_total, lost_bad, resets, fault, figures)
+    is_any = bool(is_known.any())
+    fault = None if is_any or not is_over.any() else _fault(countable, grid, gone)
+    return _Minutes(
+        is_over,
+        is_known,
+        total,
+        held.bad,
+        lost_total,
+        lost_bad,
+        resets,
+        float(held.above.sum()),
+        fault,
+        "; ".join(warnings) if is_any and warnings else None,
+        figures,
+    )
+
+
+def _vanished_lines(countable: Countable, gone: Sequence[doubts.Vanished]) -> list[str]:
+    is_zero = nodes.is_zero_where_absent(countable.bad)
+    return [
+        f"{each}, and counted no {'event of it' if is_zero and not each.is_metric_gone else 'minute'} since then"
+        for each in gone
+    ]
 
 
 def _unplaced(countable: Countable, grid: Grid, rows: Ints) -> tuple[Floats, Floats]:
@@ -201,7 +249,7 @@ def _stretches(times: Ints, start: int, until: int) -> tuple[Bools, Bools]:
     return is_gap, ~is_sampled & is_last & ~is_gap
 
 
-def _fault(countable: Countable, grid: Grid) -> str:
+def _fault(countable: Countable, grid: Grid, gone: Sequence[doubts.Vanished]) -> str:
     """Why no minute of the day is known."""
     needed = nodes.selectors(countable.total)
     if not nodes.is_zero_where_absent(countable.bad):
@@ -209,6 +257,9 @@ def _fault(countable: Countable, grid: Grid) -> str:
     missing = [str(each) for each in sorted(needed) if not _is_there(grid, each)]
     if missing:
         return f"found no sample of {', '.join(missing)}"
+    renamed = [str(each) for each in gone if each.is_metric_gone]
+    if renamed:
+        return "; ".join(renamed)
     return (
         "found no minute in which its series have values that match; allowed: series with the same labels on both sides"
     )
@@ -232,7 +283,9 @@ def _day_row(slo_id: str, counted: _Minutes, day: date, source: str) -> dict[str
         "unplaced_total": float(counted.unplaced_total[over].sum()),
         "unplaced_bad": float(counted.unplaced_bad[over].sum()),
         "resets": counted.resets,
+        "clamped": counted.clamped if is_any else None,
         "fault": counted.fault,
+        "warning": counted.warning,
     }
 
 

@@ -7,8 +7,8 @@ unknown. Growth of counters is what `growth.py` says. Not here: what the figures
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 
@@ -85,6 +85,22 @@ class Grid:
     def rows(self, selectors: Iterable[Selector]) -> Ints:
         """Series that any of the selectors selects."""
         return np.unique(np.concatenate([np.zeros(0, np.int64), *(self._selected(each) for each in selectors)]))
+
+    def newest(self, selectors: Iterable[Selector]) -> int | None:
+        """When any of their series was sampled last, microseconds since 1970; None: none of them has a sample."""
+        starts, rows = self.samples.real.starts, self.rows(selectors)
+        rows = rows[starts[rows] < starts[rows + 1]]
+        return int(self.samples.real.time[starts[rows + 1] - 1].max()) if len(rows) else None
+
+    def without(self, dropped: Mapping[int, Bools]) -> Grid:
+        """The same samples, as if counters of some rows were not alive in some minutes."""
+        found = Grid(self.samples, self.start)
+        found._rows = self._rows
+        placed = self.grown.placed.copy()
+        for row, minutes in dropped.items():
+            placed[row, minutes] = np.nan
+        found.grown = replace(self.grown, placed=placed)
+        return found
 
     def placed(self, node: Node) -> tuple[Floats, Bools]:
         """By minute the sum over the expression's series, NaN without any; and the minutes in which they do not match."""

@@ -5,14 +5,18 @@ What a counter grew by between two samples belongs to the minute of the later on
 
 - A value that falls is a reset: the counter began again at 0, and the new value is the growth.
 - Over more than 5 minutes without a sample of the series nobody knows in which minute it grew: unplaced.
-- A series whose target was scraped in the 5 minutes before, and did not have it, was born at 0: its first value is growth.
-  So is the value to which it fell, where it was away for longer: its process began again, and had not counted yet.
-- A series that appears together with its target is unplaced by its first value; but not on the first day of its metric,
-  of whose past nothing is known at all.
+- A series was born at 0, and its first value is growth, where its target was scraped in the 5 minutes before and did not
+  have it: where a sibling (same metric, instance, pod and job) has a sample in those 5 minutes and another one at the very
+  time at which the series appears. So is the value to which it fell, where it was away for longer: its process began again,
+  and had not counted yet.
+- Any other first value is no growth and not unplaced either: it was counted before anyone looked. So with a new target; with
+  a process that goes on under other labels, where every old series ends as the new ones appear; and with series that have
+  none of the three labels, which say nothing of who was scraped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,10 +78,9 @@ def growth(samples: DaySamples, start: int) -> Growth:
     far = wide[is_far]
 
     appears = np.concatenate([heads, np.intersect1d(far, resets)])
-    born, unknown = _appearances(samples, real, appears[in_day[appears]], frozenset(heads.tolist()), start)
-    grown[unknown] = value[unknown]
+    born = _born(samples, real, appears[in_day[appears]])
     grown[born] = value[born]
-    lost = np.setdiff1d(np.concatenate([far, unknown]), born)
+    lost = np.setdiff1d(far, born)
     lost = lost[grown[lost] != 0]
 
     def cut(grid: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -114,38 +117,36 @@ def _bridge(is_alive: Bools, real: Slices, cell: Ints, near: Ints) -> None:
         is_alive[cell[near] - back] = True
 
 
-def _appearances(
-    samples: DaySamples, real: Slices, appears: Ints, heads: frozenset[int], start: int
-) -> tuple[Ints, Ints]:
-    """Of the samples with which series appear: those that were born, and those of which nobody knows since when."""
+def target_of(labels: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Instance, pod and job, empty where there is none; None without any of them."""
+    found = tuple(labels.get(name, "") for name in _TARGET)
+    return found if any(found) else None
+
+
+def _born(samples: DaySamples, real: Slices, appears: Ints) -> Ints:
+    """Of the samples with which series appear, those of series that were born at 0."""
     if not len(appears):
-        return appears, appears
-    known = np.array(sorted(heads), dtype=np.int64)
-    known = known[real.time[known] <= start]
-    was_there = {samples.texts[row][NAME] for row in real.row_of(known).tolist()}
-    members: dict[tuple[str, ...], list[int]] = {}
-    target = []
-    for row, found in enumerate(samples.texts):
-        target.append((found[NAME], *(found.get(name, "") for name in _TARGET)))
-        members.setdefault(target[-1], []).append(row)
-    by_target: dict[tuple[str, ...], list[int]] = {}
+        return appears
+    keys = [(found[NAME], target_of(found)) for found in samples.texts]
+    by_key: dict[tuple[str, tuple[str, ...] | None], list[int]] = {}
     for place, row in zip(appears.tolist(), real.row_of(appears).tolist(), strict=True):
-        by_target.setdefault(target[row], []).append(place)
-    born: list[int] = []
-    unknown: list[int] = []
-    for key, places in by_target.items():
-        scraped = _was_scraped(samples, np.array(members[key], dtype=np.int64), real.time[places])
-        for place, was_scraped in zip(places, scraped.tolist(), strict=True):
-            if was_scraped:
-                born.append(place)
-            elif place in heads and key[0] in was_there:
-                unknown.append(place)
-    return np.array(born, dtype=np.int64), np.array(unknown, dtype=np.int64)
+        if keys[row][1] is not None:
+            by_key.setdefault(keys[row], []).append(place)
+    members: dict[tuple[str, tuple[str, ...] | None], list[int]] = {}
+    for row, key in enumerate(keys):
+        if key in by_key:
+            members.setdefault(key, []).append(row)
+    born = [np.zeros(0, np.int64)]
+    for key, found in by_key.items():
+        places = np.array(found, dtype=np.int64)
+        born.append(places[_is_vouched(samples, np.array(members[key], dtype=np.int64), real.time[places])])
+    return np.sort(np.concatenate(born))
 
 
-def _was_scraped(samples: DaySamples, rows: Ints, times: Ints) -> Bools:
-    """Whether any of the series had a sample in the 5 minutes before each time; one that appears then had none itself."""
+def _is_vouched(samples: DaySamples, rows: Ints, times: Ints) -> Bools:
+    """Whether any one of the series has a sample at each time and one in the 5 minutes before: what appears then has none."""
     distinct, where = np.unique(times, return_inverse=True)
     theirs = samples.of(rows, is_real=True)
-    is_there: Bools = theirs.since(distinct) > theirs.since(distinct - LOOKBACK)
-    return np.asarray(is_there.any(axis=0))[where]
+    now = theirs.since(distinct)
+    was_there, is_there = now > theirs.since(distinct - LOOKBACK), theirs.until(distinct) > now
+    return np.asarray((was_there & is_there).any(axis=0))[where]

@@ -12,8 +12,20 @@ from typing import Literal
 from greenops_pipelines.instants import instant
 from greenops_pipelines.notify.message import Message
 from greenops_pipelines.slo import durations
+from greenops_pipelines.slo.burning import figure
 
-Told = Literal["trigger", "resolve", "over"]
+Told = Literal["trigger", "resolve", "over", "withdrawn", "source changed"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why an incident is closed: it burns no longer, its alert is no longer declared, or the counts come from elsewhere.
+
+    `silent_since`: it burns no longer since there is no traffic.
+    """
+
+    told: Literal["resolve", "withdrawn", "source changed"] = "resolve"
+    silent_since: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -65,34 +77,18 @@ class Incident:
         return 100 * burn * (timedelta(minutes=self.known_minutes) / self.period)
 
 
-def natural_key(slo_id: str, severity: str, opened_at: datetime) -> str:
-    """`<slo_id>:<severity>:<opened_at>`, to the minute."""
-    return f"{slo_id}:{severity}:{opened_at:%Y-%m-%dT%H:%MZ}"
+def natural_key(slo_id: str, severity: str, opened_at: datetime, source: str) -> str:
+    """`<slo_id>:<severity>:<opened_at>:<source>`, to the minute."""
+    return f"{slo_id}:{severity}:{opened_at:%Y-%m-%dT%H:%MZ}:{source}"
 
 
-def message(incident: Incident, told: Told, slo: str) -> Message:
-    """What is said when it begins, when it ends, and where it was over before anybody looked.
+def message(incident: Incident, told: Told, slo: str, silent_since: datetime | None = None) -> Message:
+    """What is said when it begins, when it ends or is given up, and where it was over before anybody looked.
 
-    The last one resolves: PagerDuty drops it, so nobody is woken for what is over, and a channel reads of it.
+    All but the first resolve: PagerDuty drops what it was never told of, so nobody is woken for what is over, and a channel
+    reads of it. Of a `source` in the details that is sample data, `notify` says so in every title.
     """
-    thresholds = " or ".join(
-        f"{each.factor:.3g}x over {durations.text(each.short)} and {durations.text(each.long)}"
-        for each in incident.thresholds
-    )
-    begun, peak = f"{incident.opened_at:%Y-%m-%d %H:%M} UTC", f"{incident.peak_burn:.3g}x"
-    until = f"{incident.closed_at:%Y-%m-%d %H:%M} UTC" if incident.closed_at else "now"
-    spent = f"{incident.budget_spent_percent:.3g} % of the {incident.period.days}-day budget"
-    rule = f"the threshold is {thresholds}, the objective {incident.objective:g} %"
-    if told == "trigger":
-        title = f"{incident.slo_id} burns its error budget {peak} too fast"
-        text = f"Since {begun}; {rule}. {spent} is spent since then."
-        text = f"{incident.summary}\n{text}" if incident.summary else text
-    elif told == "resolve":
-        title = f"{incident.slo_id} no longer burns its error budget"
-        text = f"From {begun} to {until}, {peak} at the most; {rule}. {spent} was spent."
-    else:
-        title = f"{incident.slo_id} burnt its error budget {peak} too fast, and it is over"
-        text = f"From {begun} to {until}, and seen only afterwards; {rule}. {spent} was spent."
+    title, text = _words(incident, told, silent_since)
     return Message(
         key=f"{incident.incident}:{told}",
         severity="critical" if incident.severity == "page" else "warning",
@@ -114,6 +110,36 @@ def message(incident: Incident, told: Told, slo: str) -> Message:
             "source": incident.source,
         },
     )
+
+
+def _words(incident: Incident, told: Told, silent_since: datetime | None) -> tuple[str, str]:
+    """Title and text."""
+    thresholds = " or ".join(
+        f"{figure(each.factor)}x over {durations.text(each.short)} and {durations.text(each.long)}"
+        for each in incident.thresholds
+    )
+    begun, peak = f"{incident.opened_at:%Y-%m-%d %H:%M} UTC", f"{figure(incident.peak_burn)}x"
+    until = f"{incident.closed_at:%Y-%m-%d %H:%M} UTC" if incident.closed_at else "now"
+    spent = f"{figure(incident.budget_spent_percent)} % of the {incident.period.days}-day budget"
+    rule = f"the threshold is {thresholds}, the objective {incident.objective:g} %"
+    lasted = f"From {begun} to {until}, {peak} at the most; {rule}. {spent} was spent."
+    silent = f"no traffic since {silent_since:%Y-%m-%d %H:%M} UTC" if silent_since else ""
+    lost = " An outage in front of it would look the same." if silent_since else ""
+    if told == "trigger":
+        text = f"Since {begun}; {rule}. {spent} is spent since then."
+        text = f"{incident.summary}\n{text}" if incident.summary else text
+        return f"{incident.slo_id} burns its error budget {peak} too fast", text
+    if told == "resolve":
+        quiet = f"has {silent}, and " if silent else ""
+        return f"{incident.slo_id} {quiet}no longer burns its error budget", lasted + lost
+    if told == "withdrawn":
+        title = f"the {incident.severity} alert of {incident.slo_id} is no longer declared; its incident is closed"
+        return title, f"Whether the budget still burns is not looked at any more. {lasted}"
+    if told == "source changed":
+        title = f"source changed: the incident of {incident.slo_id} is closed, for its counts now come from elsewhere"
+        return title, f"Whether it still burns by the counts of {incident.source} is not looked at any more. {lasted}"
+    title = f"{incident.slo_id} burnt its error budget {peak} too fast, and it is over{f': {silent}' if silent else ''}"
+    return title, f"From {begun} to {until}, and seen only afterwards; {rule}. {spent} was spent.{lost}"
 
 
 def from_row(row: sqlite3.Row) -> Incident:

@@ -2,17 +2,19 @@
 
 A day is counted from its samples, those of the 5 minutes after it, and those before it that its first minutes follow from.
 Its minutes are replaced whole, so that a late or corrected day restates them; of its totals what differs from the newest
-row is appended (SLO_DAYS is bitemporal). Counting twice changes nothing. Not here: how a day is read
+row is appended (SLO_DAYS is bitemporal). Counting twice changes nothing. Beside the minutes stands a note of what they were
+counted from: samples that are others now, or definitions, make the day due. Not here: how a day is read
 (`ledger_reading.py`), and how it is counted (`day_counts.py`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -23,14 +25,14 @@ from greenops_pipelines.lake.budget_tables import METRIC_SAMPLES, SLO_DAYS, SLO_
 from greenops_pipelines.slo import counting
 from greenops_pipelines.slo.counting import Countable
 from greenops_pipelines.slo.day_counts import Counts, Figures, count_day, fault_rows
-from greenops_pipelines.slo.ledger_reading import Reader, batches, midnight
+from greenops_pipelines.slo.ledger_reading import Reader, batches
 from greenops_pipelines.slo.model import Slo
+from greenops_pipelines.slo.reading_times import DAY, settled
 
-SETTLED = timedelta(minutes=10)
-"""After the end of a day: its last minutes are over, and read."""
+RULES = 2
+"""Of counting. Another number where they change what a day counts: every day is due then, and restated."""
 
 _log = logging.getLogger(__name__)
-_DAY = timedelta(days=1)
 _CONTENT = [name for name in SLO_DAYS.schema.names if name != "observed_at"]
 
 
@@ -81,13 +83,20 @@ def count(
     *,
     run_id: str = "count",
     read_until: Mapping[date, datetime] | None = None,
+    left_out: Mapping[date, Mapping[str, str]] | None = None,
 ) -> Counted:
     """Counts days of a source, and writes SLO_MINUTES and SLO_DAYS.
 
-    `now`: how far the source was read, by day where `read_until` says so; what is later is not over, and no gap. Three days of
-    samples at most are held in memory. An SLO that cannot be counted has a row with the fault, and no minutes.
+    `read_until`: how far the source was read, by day; what is later is not over, and no gap. A day that is not in it was never
+    read, and is not counted. None: all were read until `now`. Three days of samples at most are held in memory.
+
+    An SLO that cannot be counted has a row with the fault, and no minutes; and so has, on its day, one that needs a selector of
+    `left_out`, by day and selector the reason.
     """
+    if read_until is not None:
+        days = [day for day in days if day in read_until]
     countables, faults = _compiled(slos)
+    definitions = _digest(countables, faults)
     metrics = {selector.metric for each in countables for selector in each.selectors}
     known, notes = _newest(lake, source, days), _notes(lake, source, days)
     files = _files(lake, source, days)
@@ -96,48 +105,56 @@ def count(
         reader = Reader(lake, connection, source, sorted(metrics))
         for day, batch, before, after in batches(reader, sorted(set(days))):
             until = min(now, (read_until or {}).get(day, now))
-            found = count_day(countables, batch, before, day, until, source=source, after=after)
+            unread = _unread(countables, (left_out or {}).get(day, {}))
+            chosen = [each for each in countables if each.slo_id not in unread]
+            found = count_day(chosen, batch, before, day, until, source=source, after=after)
             lake.write(SLO_MINUTES, found.minutes, [{"source": source, "day": day}], refresh=False)
-            rows = pa.concat_tables([found.days, fault_rows(faults, day, source)]).to_pylist()
+            rows = pa.concat_tables([found.days, fault_rows({**faults, **unread}, day, source)]).to_pylist()
             fresh = [row for row in rows if not _is_same(row, known.get((day, row["slo_id"])))]
             stamped = [{**row, "observed_at": now} for row in fresh]
             lake.append(SLO_DAYS, pa.Table.from_pylist(stamped, schema=SLO_DAYS.schema), now, run_id)
             # Last of all: killed before this, the day is counted again, which changes nothing.
-            _note(lake, source, day, until, files)
-            was_over = day in notes and notes[day].counted_until >= _settled(day)
+            _note(lake, source, day, until, files, definitions)
+            was_over = day in notes and notes[day].counted_until >= settled(day)
             restated = [_restated(row, known[day, row["slo_id"]]) for row in fresh if (day, row["slo_id"]) in known]
             counted.append(_told(day, found, rows, len(fresh), restated if was_over else ()))
     lake.refresh()
     return Counted(tuple(counted))
 
 
-def days_to_count(lake: Lake, source: str, days: Sequence[date]) -> list[date]:
+def days_to_count(lake: Lake, source: str, days: Sequence[date], slos: Iterable[Slo] | None = None) -> list[date]:
     """Those of the days that have samples and are not counted as their samples are now.
 
     Due is a day that was never counted, one whose own samples or those of the day before (which its first minutes follow from)
-    are in other files now, and one that was counted before it was settled, once there is a day after it.
+    are in other files now, one that was counted before it was settled, once there is a day after it; and, where `slos` are given,
+    one that was counted of others, or by other rules.
     """
     notes, files = _notes(lake, source, days), _files(lake, source, days)
+    definitions = None if slos is None else _digest(*_compiled(slos))
 
     def is_due(day: date) -> bool:
         if day not in notes:
             return True
         note = notes[day]
-        return note.files != _inputs(files, day) or (note.counted_until < _settled(day) and day + _DAY in files)
+        if definitions is not None and note.definitions != definitions:
+            return True
+        return note.files != _inputs(files, day) or (note.counted_until < settled(day) and day + DAY in files)
 
     return sorted(day for day in set(days) if day in files and is_due(day))
 
 
 @dataclass(frozen=True)
 class _Note:
-    """What stands beside a day's minutes: how far it was counted, and from which files."""
+    """What stands beside a day's minutes: how far it was counted, from which files, and of which definitions."""
 
     counted_until: datetime
     files: tuple[str | None, ...]
+    definitions: str
 
 
-def _note(lake: Lake, source: str, day: date, until: datetime, files: Mapping[date, str]) -> None:
-    document = json.dumps({"counted_until": until.isoformat(), "files": _inputs(files, day)}).encode()
+def _note(lake: Lake, source: str, day: date, until: datetime, files: Mapping[date, str], definitions: str) -> None:
+    note = {"counted_until": until.isoformat(), "files": _inputs(files, day), "definitions": definitions}
+    document = json.dumps(note).encode()
     lake.storage.publish(_note_path(source, day.isoformat()), lambda file: file.write(document))
 
 
@@ -151,7 +168,9 @@ def _notes(lake: Lake, source: str, days: Sequence[date]) -> dict[date, _Note]:
             continue
         try:
             note = json.loads(lake.storage.read_bytes(path))
-            found[day] = _Note(datetime.fromisoformat(note["counted_until"]), tuple(note["files"]))
+            found[day] = _Note(
+                datetime.fromisoformat(note["counted_until"]), tuple(note["files"]), str(note.get("definitions", ""))
+            )
         except (ValueError, KeyError, TypeError):
             _log.warning("%s: found no note of a count, which is made anew", path)
     return found
@@ -165,17 +184,13 @@ def _files(lake: Lake, source: str, days: Sequence[date]) -> dict[date, str]:
     """The name of the file that holds each day's samples, of those days and their neighbours."""
     if not days:
         return {}
-    around = (min(days) - _DAY, max(days) + _DAY)
+    around = (min(days) - DAY, max(days) + DAY)
     paths = [path.split("/") for path in lake.files(METRIC_SAMPLES, {"source": source, "day": around})]
     return {date.fromisoformat(parts[-2].removeprefix("day=")): parts[-1] for parts in paths}
 
 
 def _inputs(files: Mapping[date, str], day: date) -> tuple[str | None, ...]:
-    return files.get(day - _DAY), files.get(day)
-
-
-def _settled(day: date) -> datetime:
-    return midnight(day + _DAY) + SETTLED
+    return files.get(day - DAY), files.get(day)
 
 
 def _compiled(slos: Iterable[Slo]) -> tuple[list[Countable], dict[str, str]]:
@@ -186,6 +201,21 @@ def _compiled(slos: Iterable[Slo]) -> tuple[list[Countable], dict[str, str]]:
         except BadInput as error:
             faults[slo.id] = str(error)
     return countables, faults
+
+
+def _digest(countables: Sequence[Countable], faults: Mapping[str, str]) -> str:
+    """The same for the same queries in whatever order: objectives and periods change no count."""
+    compiled = sorted((each.slo_id, repr(each)) for each in countables)
+    return hashlib.sha256(repr((RULES, compiled, sorted(faults.items()))).encode()).hexdigest()
+
+
+def _unread(countables: Sequence[Countable], left_out: Mapping[str, str]) -> dict[str, str]:
+    """SLOs that need what was left out, each with the first reason."""
+    reasons = {
+        each.slo_id: next((left_out[name] for name in map(str, each.selectors) if name in left_out), None)
+        for each in countables
+    }
+    return {slo_id: reason for slo_id, reason in reasons.items() if reason is not None}
 
 
 def _is_same(row: Mapping[str, Any], there: Mapping[str, Any] | None) -> bool:

@@ -33,7 +33,7 @@ from greenops_pipelines.slo.remote_read_wire import (
     read_request,
 )
 from greenops_pipelines.slo.series import Batch, Selector
-from greenops_pipelines.slo.series_day import SeriesDay, milliseconds
+from greenops_pipelines.slo.series_day import MOST_SAMPLES, SeriesDay, milliseconds
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class RemoteRead:
     """The `Source` named "prometheus". Not shared between threads.
 
     `url` is that of Prometheus, without `/api/v1`; `user:password@` in it is sent as basic authorisation, `token` as a bearer's,
-    and both are shown nowhere. `timeout_seconds` bounds one question with its whole answer, `most_bytes` one unpacked answer.
+    and both are shown nowhere. `timeout_seconds` bounds one question with its whole answer, `most_bytes` one unpacked answer,
+    `most_samples` a day.
     Every question is asked once: who reads days tries again by day.
 
     `route` is how it reads, None before the first answer; `fallbacks` counts the reads of a selector that went through the
@@ -80,7 +81,13 @@ class RemoteRead:
     name = "prometheus"
 
     def __init__(
-        self, url: str, *, token: str = "", timeout_seconds: float = 120.0, most_bytes: int = MOST_BYTES
+        self,
+        url: str,
+        *,
+        token: str = "",
+        timeout_seconds: float = 120.0,
+        most_bytes: int = MOST_BYTES,
+        most_samples: int = MOST_SAMPLES,
     ) -> None:
         base_url, authorisation = _authorisation(url, token)
         self._client = HttpClient(
@@ -96,6 +103,7 @@ class RemoteRead:
         self._authorisation = authorisation
         self._timeout_seconds = timeout_seconds
         self._most_bytes = most_bytes
+        self._most_samples = most_samples
         self._session = requests.Session()
         # As `HttpClient` does: no proxy for what runs here, nothing out of a ~/.netrc.
         self._session.trust_env = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
@@ -109,21 +117,34 @@ class RemoteRead:
         return f"RemoteRead({self.url!r})"
 
     def read(self, day: date, selectors: Sequence[Selector], until: datetime) -> Batch:
-        """The samples of a UTC day, those at `until` and later left out; all of them or none.
+        """The samples of a UTC day, those at `until` and later left out.
 
-        Raises `TransientError` where the server is not reached, answers too slowly, with 429 or 5xx, or breaks off; `BadInput`
-        where it refuses a selector, gives too few samples at once, or has two values for one time; `ProviderError` for what is no
-        Prometheus.
+        A selector is left out, with its reason, which the server refuses, which gives too few samples at once or more than a day may
+        have, or has native histograms or two values for one time. Raises `TransientError` where the server is not reached,
+        answers too slowly, with 429 or 5xx, or breaks off; `ProviderError` for what is no Prometheus; `BadInput` where no selector
+        is left.
         """
         if until.tzinfo is None:
             raise BadInput(f"until: found {until}, a time without a zone, allowed: UTC")
         first, last = milliseconds(day, until.astimezone(UTC))
-        found = SeriesDay(self.name, day, first, last)
+        found = SeriesDay(self.name, day, first, last, most_samples=self._most_samples)
+        wanted = dict.fromkeys(selectors)
         if last >= first:
-            for number, selector in enumerate(dict.fromkeys(selectors)):
-                for answer in self._answers(selector, first, last):
-                    found.add(number, selector, answer)
-        return found.batch()
+            for number, selector in enumerate(wanted):
+                self._read_into(found, number, selector, first, last)
+        batch = found.batch()
+        if wanted and batch.left_out.keys() == wanted.keys():
+            raise BadInput(next(iter(batch.left_out.values())))
+        for reason in batch.left_out.values():
+            _log.warning("%s: left out: %s", day, reason)
+        return batch
+
+    def _read_into(self, found: SeriesDay, number: int, selector: Selector, first_ms: int, last_ms: int) -> None:
+        try:
+            for answer in self._answers(selector, first_ms, last_ms):
+                found.add(number, selector, answer)
+        except BadInput as error:
+            found.leave_out(number, selector, str(error))
 
     def _answers(self, selector: Selector, first_ms: int, last_ms: int) -> Iterator[Answer]:
         """One after the other, so that one is in memory at a time. Begins with the span that was not too long the last time."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Literal, Protocol
 
@@ -63,10 +63,14 @@ class Selector:
 
 @dataclass(frozen=True)
 class Batch:
-    """A day of a source: rows of `METRIC_SERIES`, and rows of `METRIC_SAMPLES` sorted by series and time."""
+    """A day of a source: rows of `METRIC_SERIES`, and rows of `METRIC_SAMPLES` sorted by series and time.
+
+    `left_out`: selectors that could not be read, each with the reason; nothing that they alone select is here.
+    """
 
     series: pa.Table
     samples: pa.Table
+    left_out: Mapping[Selector, str] = field(default_factory=dict)
 
 
 class Source(Protocol):
@@ -77,7 +81,8 @@ class Source(Protocol):
     def read(self, day: date, selectors: Sequence[Selector], until: datetime) -> Batch:
         """The samples of a UTC day, those at `until` and later left out, of every series that a selector selects.
 
-        Raises `TransientError` where another try may help, `BadInput` and `ProviderError` where it cannot.
+        A selector of which another try is of no help is left out, the others are read. Raises `TransientError` where another try
+        may help, `BadInput` where no selector can be read, `ProviderError` where the source cannot be used at all.
         """
 
 

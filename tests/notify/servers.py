@@ -1,9 +1,11 @@
-"""A real HTTP server on 127.0.0.1 that takes POSTs and answers as told, and a real SMTP server that speaks STARTTLS."""
+"""A real HTTP server on 127.0.0.1 that takes POSTs and answers as told, one that breaks TLS off, and a real SMTP server that
+speaks STARTTLS."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socketserver
 import ssl
 import threading
@@ -78,6 +80,46 @@ class PostServer:
     def hang_up(self) -> None:
         """Queue the end of the connection, after the whole request and before any answer."""
         self._replies.append(lambda _: None)
+
+
+class BrokenTls:
+    """Reads whole requests over TLS, and answers with what is no TLS record."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.posts: list[bytes] = []
+        owner = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                raw = os.dup(self.connection.fileno())
+                try:
+                    with context.wrap_socket(self.connection, server_side=True) as connection:
+                        with connection.makefile("rb") as file:
+                            length = 0
+                            while (line := file.readline().lower()) not in (b"\r\n", b""):
+                                if line.startswith(b"content-length:"):
+                                    length = int(line.split(b":")[1])
+                            if body := file.read(length):
+                                owner.posts.append(body)
+                        os.write(raw, b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+                        connection.setblocking(False)
+                        # The client reads what was written before the connection ends.
+                        with contextlib.suppress(OSError):
+                            connection.unwrap()
+                except OSError:
+                    pass  # the client did not trust the certificate
+                finally:
+                    os.close(raw)
+
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+        self.url = f"https://localhost:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 class SmtpServer:

@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from greenops_pipelines.notify.opening import targets
 from greenops_pipelines.notify.outbox import Outbox
 from greenops_pipelines.notify.pagerduty import PagerDuty
 from greenops_pipelines.notify.posting import Target
 from greenops_pipelines.notify.slack import Slack
+from greenops_pipelines.redaction import reveal
 from tests.notify.conftest import BEGIN, Clock, say
 from tests.notify.servers import PostServer
 
@@ -175,6 +177,156 @@ def test_a_target_that_asks_for_a_pause_gets_it(tmp_path: Path, clock: Clock, se
     clock.pass_by(seconds=1)
     assert box.deliver(targets) == Counter(delivered=2)
     assert titles(server) == ["CRITICAL a burns", "CRITICAL a burns", "CRITICAL b burns"]
+
+
+def test_a_pause_of_years_is_one_of_fifteen_minutes(tmp_path: Path, clock: Clock, server: PostServer) -> None:
+    server.answer(429, "", Retry_After="99999999")
+    server.answer()
+    box, targets = outbox(tmp_path, clock, 0), [slack(server)]
+    box.put(say("a"), targets)
+    assert box.deliver(targets) == Counter({"not sent": 1})
+    clock.pass_by(minutes=14, seconds=59)
+    assert box.deliver(targets) == Counter()
+    clock.pass_by(seconds=1)
+    assert box.deliver(targets) == Counter(delivered=1)
+
+
+def test_a_clock_that_was_ahead_and_is_put_right_holds_nothing_up(
+    tmp_path: Path, clock: Clock, server: PostServer, second: PostServer
+) -> None:
+    """A year ahead: a message in its window, one that failed, and a pause were written; and the hour's only place was used."""
+    server.answer()
+    server.answer(429, "", Retry_After="100")
+    server.answer()
+    second.answer(500, "")
+    second.answer(202, "{}")
+    box, targets = outbox(tmp_path, clock), [pagerduty(second), slack(server, per_hour=1)]
+    clock.pass_by(days=365)
+    box.put(say("before", severity="warning"), targets)
+    clock.pass_by(seconds=30)
+    assert box.deliver(targets) == Counter(delivered=1)
+    clock.pass_by(hours=2)
+    box.put(say("paused", severity="warning"), targets)
+    clock.pass_by(seconds=30)
+    assert box.deliver(targets) == Counter({"not sent": 1})
+    box.put(say("failed"), targets)
+    assert box.deliver([targets[0]]) == Counter({"not sent": 1})
+    clock.now = BEGIN
+    assert box.deliver(targets) == Counter(delivered=3)
+    assert box.waiting() == {}
+
+
+def test_what_was_put_by_a_clock_a_minute_ahead_is_due(tmp_path: Path, clock: Clock, server: PostServer) -> None:
+    server.answer()
+    box = outbox(tmp_path, clock)
+    clock.pass_by(minutes=1)
+    box.put(say("a"), [slack(server)])
+    clock.now = BEGIN
+    assert box.deliver([slack(server)]) == Counter(delivered=1)
+
+
+def test_what_a_clock_that_was_ahead_put_waits_twice_as_long_after_each_failure_too(
+    tmp_path: Path, clock: Clock, server: PostServer
+) -> None:
+    server.answer(503, "")
+    box = outbox(tmp_path, clock, 0)
+    clock.pass_by(days=365)
+    box.put(say("a"), [slack(server)])
+    clock.now = BEGIN
+    assert box.deliver([slack(server)]) == Counter({"not sent": 1})
+    clock.pass_by(seconds=29)
+    assert box.deliver([slack(server)]) == Counter()
+    clock.pass_by(days=1)
+    box.deliver(())
+    assert states(box, "a") == ["slack too late"]
+
+
+def test_a_failure_while_the_clock_was_ahead_is_tried_again_when_it_is_right(
+    tmp_path: Path, clock: Clock, server: PostServer
+) -> None:
+    server.answer(503, "")
+    server.answer()
+    box = outbox(tmp_path, clock, 0)
+    box.put(say("a"), [slack(server)])
+    clock.pass_by(hours=12)
+    assert box.deliver([slack(server)]) == Counter({"not sent": 1})
+    clock.pass_by(hours=-11)
+    assert box.deliver([slack(server)]) == Counter(delivered=1)
+
+
+def test_a_clock_that_steps_back_a_little_waits_a_little(tmp_path: Path, clock: Clock, server: PostServer) -> None:
+    """What failed a moment ago is not asked again at once for a clock that was put back by two seconds."""
+    server.answer(503, "")
+    server.answer()
+    box, targets = outbox(tmp_path, clock, 0), [slack(server)]
+    box.put(say("a"), targets)
+    clock.pass_by(seconds=60)
+    box.deliver(targets)
+    clock.pass_by(seconds=-2)
+    assert box.deliver(targets) == Counter()
+    clock.pass_by(seconds=32)
+    assert box.deliver(targets) == Counter(delivered=1)
+
+
+def test_a_claim_of_a_clock_that_was_ahead_ends(tmp_path: Path, clock: Clock, server: PostServer) -> None:
+    server.answer(202, "{}")
+    killed(tmp_path, "pagerduty", server.url, "claimed")
+    clock.pass_by(days=-365)
+    assert outbox(tmp_path, clock).deliver([pagerduty(server)]) == Counter(delivered=1)
+
+
+def test_what_waits_for_a_target_that_is_gone_is_too_late_after_a_day(
+    tmp_path: Path, clock: Clock, server: PostServer
+) -> None:
+    box = outbox(tmp_path, clock, 0)
+    box.put(say("a"), [slack(server)])
+    clock.pass_by(hours=23)
+    box.deliver(())
+    assert states(box, "a") == ["slack waiting"]
+    clock.pass_by(hours=1)
+    box.deliver(())
+    [delivery] = box.outcomes(["a"])["a"]
+    assert (delivery.state, delivery.detail) == ("too late", "waited for a day: no send came about")
+
+
+def test_a_wrong_setting_is_refused_and_the_others_are_told(tmp_path: Path, clock: Clock, second: PostServer) -> None:
+    second.answer(202, "{}")
+    box = outbox(tmp_path, clock, 0)
+    found = targets(SecretStr("not-a-url"), SecretStr(KEY), pagerduty_url=second.url)
+    box.put(say("page"), found)
+    box.put(say("ticket", severity="warning"), found)
+    assert box.deliver(found) == Counter(refused=2, delivered=1)
+    assert states(box, "page", "ticket") == ["pagerduty delivered", "slack refused", "slack refused"]
+    assert box.outcomes(["ticket"])["ticket"][0].detail == (
+        "GREENOPS_NOTIFY_SLACK_URL: found (hidden), allowed: an address as the service gives it, https://..."
+    )
+
+
+def test_a_secret_that_is_a_word_of_ours_leaves_the_message_readable(
+    tmp_path: Path, clock: Clock, server: PostServer
+) -> None:
+    """A mail's password may be anything: that of a field, of a service, of a key."""
+    server.answer()
+    # Secrets are known for as long as the process lives: these are in no other test.
+    for word in ("service_zq", "key_zq", "text_zq"):
+        reveal(SecretStr(word))
+    box = outbox(tmp_path, clock, 0)
+    said = say(
+        "key_zq",
+        service="service_zq",
+        text="text_zq",
+        title="title text_zq",
+        links={"runbook": "https://a.example/text_zq"},
+        details={"text": "text_zq", "burn": 1.5},
+    )
+    box.put(said, [slack(server)])
+    assert box.deliver([slack(server)]) == Counter(delivered=1)
+    body = str(server.posts[0].body)
+    assert "title ***" in body
+    assert "https://a.example/***" in body
+    assert "service_zq" in body
+    assert "text_zq" not in body
+    assert b"text_zq" not in box.file.read_bytes()
 
 
 def test_what_is_refused_is_not_tried_again_and_holds_nothing_up(
@@ -370,7 +522,7 @@ def test_no_secret_is_in_the_file_or_a_log(
     tmp_path: Path, clock: Clock, server: PostServer, second: PostServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server.answer(500, f"{PATH} is unknown")
+    server.answer(503, f"{PATH} is unknown")
     server.answer(404, f"{PATH} xyzSECRETxyz")
     second.answer(400, f"bad key {KEY}")
     box, targets = outbox(tmp_path, clock, 0), [pagerduty(second), slack(server)]

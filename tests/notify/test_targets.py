@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import ssl
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ from pydantic import SecretStr
 
 from greenops_pipelines.errors import ConfigurationError, GreenopsError
 from greenops_pipelines.notify.mail import Mail
-from greenops_pipelines.notify.message import Message, from_json
-from greenops_pipelines.notify.opening import targets
-from greenops_pipelines.notify.pagerduty import PagerDuty, dedup_key
+from greenops_pipelines.notify.message import Message, from_json, headline, plain
+from greenops_pipelines.notify.opening import Misconfigured, targets
+from greenops_pipelines.notify.pagerduty import PagerDuty, dedup_key, event
 from greenops_pipelines.notify.posting import NotSent, Refused, SentPerhaps
 from greenops_pipelines.notify.slack import Slack, payload
+from greenops_pipelines.redaction import redact
 from tests.notify.conftest import say
-from tests.notify.servers import PostServer, SmtpServer
+from tests.notify.servers import BrokenTls, PostServer, SmtpServer
 
 PATH = "/services/T0SECRET1/B0SECRET2/xyzSECRETxyz"
 KEY = "0123456789abcdefSECRET9876543210"
@@ -65,12 +67,55 @@ def test_many_messages_stay_within_the_limits_of_blocks() -> None:
     found = payload([say(f"{n}", title="t" * 400, text="&" * 5000, service=f"s{n}") for n in range(40)])
     blocks = found["blocks"]
     assert found["text"] == "s0, s1, s10, s11, s12 and 35 more: 40 triggered, 0 resolved"
-    assert len(blocks) == 22
+    # A header, 9 in full with a footer each, and the titles.
+    assert len(blocks) == 20
+    assert len(json.dumps(found)) < 13_000
     assert len(blocks[0]["text"]["text"]) <= 150
-    longest = max(len(block["text"]["text"]) for block in blocks if block["type"] == "section")
-    assert longest <= 820
-    assert len(str(blocks)) < 13_000
-    assert blocks[-1]["text"]["text"] == "and 30 more"
+    *in_full, titles = [block["text"]["text"] for block in blocks if block["type"] == "section"]
+    assert max(map(len, in_full)) <= 830
+    # 31 titles of 130 characters: 20 of them fit into 2,700 characters.
+    assert titles.splitlines()[0] == f"CRITICAL {'t' * 120}…"
+    assert titles.splitlines()[20:] == ["and 11 more"]
+
+
+def test_a_page_among_many_warnings_is_said_first_and_the_rest_by_title() -> None:
+    warnings = [say(f"w{n}", severity="warning", service=f"s{n}") for n in range(12)]
+    found = payload([*warnings, say("end", action="resolve"), say("outage")])
+    sections = [block["text"]["text"] for block in found["blocks"] if block["type"] == "section"]
+    assert sections[0].startswith("*CRITICAL outage burns*\n37 x")
+    assert sections[1:10] == [f"*WARNING w{n} burns*\n37 x" for n in range(9)]
+    assert sections[10] == "WARNING w9 burns\nWARNING w10 burns\nWARNING w11 burns\nRESOLVED end burns"
+    assert found["text"] == "api-gateway, s0, s1, s10, s11 and 8 more: 13 triggered (1 critical), 1 resolved"
+
+
+def test_long_links_are_left_out_whole_and_all_of_it_stays_within_the_limit() -> None:
+    links = {"dashboard": "https://a.example/?q=" + "&" * 300, "runbook": "https://b.example/#x"}
+    [_, _, footer] = payload([say("a", links=links)])["blocks"]
+    assert footer["elements"][0]["text"] == "api-gateway · team platform · <https://b.example/#x|runbook>"
+    many = {f"l{n}": "https://a.example/" + "x" * 900 for n in range(5)}
+    found = payload([say(f"{n}", text="t" * 5000, title="t" * 400, links=many) for n in range(40)])
+    assert len(json.dumps(found)) < 13_000
+    assert all(f"l{n}>" in str(found["blocks"][2]) for n in range(2))
+    assert len(found["blocks"][2]["elements"][0]["text"]) < 3000
+
+
+def test_who_has_no_team_is_said_without() -> None:
+    [_, _, footer] = payload([say("a", team="", links={})])["blocks"]
+    assert footer["elements"][0]["text"] == "api-gateway"
+    assert plain([say("a", team="", links={})]) == "CRITICAL a burns\n37 x"
+
+
+def test_sample_data_is_called_that_wherever_it_is_said() -> None:
+    sample, real = say("a", details={"source": "sample"}), say("b", details={"source": "prometheus"})
+    found = payload([sample])
+    assert found["text"] == "CRITICAL [sample data] a burns"
+    assert found["blocks"][0]["text"]["text"] == "CRITICAL [sample data] a burns"
+    assert plain([sample]).startswith("CRITICAL [sample data] a burns\n37 x\n")
+    assert event(sample)["payload"]["summary"] == "[sample data] a burns"
+    assert "sample" not in str(payload([real])) + plain([real]) + str(event(real))
+    assert headline([sample, real]) == "api-gateway: 2 triggered, 0 resolved, 1 of sample data"
+    assert headline([sample, sample]) == "[sample data] api-gateway: 2 triggered, 0 resolved"
+    assert "*CRITICAL [sample data] a burns*" in str(payload([sample, real]))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +123,7 @@ def test_many_messages_stay_within_the_limits_of_blocks() -> None:
     [
         (429, "rate_limited", NotSent),
         (500, "rollup_error", NotSent),
+        (500, "<h1>Server Error</h1>", SentPerhaps),
         (503, "", NotSent),
         (502, "", SentPerhaps),
         (504, "", SentPerhaps),
@@ -126,6 +172,34 @@ def test_a_connection_that_never_came_about_sent_nothing() -> None:
     for target in (slack(server), pagerduty(server)):
         with pytest.raises(NotSent, match=r"\(127.0.0.1\): the connection failed"):
             target.send([say("a")])
+
+
+@pytest.fixture
+def broken(certificate: Path) -> Iterator[BrokenTls]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = BrokenTls(context)
+    yield server
+    server.close()
+
+
+def test_tls_that_breaks_while_the_answer_is_awaited_leaves_it_unknown(
+    broken: BrokenTls, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificate))
+    with pytest.raises(SentPerhaps, match=r"^slack \(localhost\): TLS failed \([A-Z_]+\)$"):
+        Slack(SecretStr(broken.url + PATH)).send([say("a")])
+    assert len(broken.posts) == 1
+
+
+def test_tls_that_does_not_come_about_sent_nothing(broken: BrokenTls, server: PostServer) -> None:
+    with pytest.raises(
+        NotSent, match=r"^slack \(localhost\): its certificate is not trusted \(self.signed certificate\)$"
+    ):
+        Slack(SecretStr(broken.url + PATH)).send([say("a")])
+    with pytest.raises(NotSent, match=r"^slack \(127.0.0.1\): TLS failed \(WRONG_VERSION_NUMBER\)$"):
+        Slack(SecretStr(server.url.replace("http:", "https:") + PATH)).send([say("a")])
+    assert (broken.posts, server.posts) == ([], [])
 
 
 def test_pagerduty_is_sent_an_event(server: PostServer) -> None:
@@ -194,11 +268,48 @@ def test_what_pagerdutys_answer_means(server: PostServer, status: int, kind: typ
     ],
 )
 def test_a_wrong_setting_names_its_variable_and_shows_nothing(wrong: dict[str, str]) -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        targets(**{name: SecretStr(value) for name, value in wrong.items()})
+    [found] = targets(**{name: SecretStr(value) for name, value in wrong.items()})
     [name] = wrong
+    assert isinstance(found, Misconfigured)
+    assert found.name == name.partition("_")[0]
+    with pytest.raises(Refused) as raised:
+        found.send([say("a")])
     assert str(raised.value).startswith(f"GREENOPS_NOTIFY_{name.upper()}: found (hidden), allowed: ")
-    assert "SECRET" not in str(raised.value)
+    assert str(raised.value) == found.fault
+    assert "SECRET" not in str(raised.value) + repr(found)
+
+
+@pytest.mark.parametrize("kind", [Slack, PagerDuty, Mail])
+def test_each_kind_alone_says_that_its_setting_is_wrong(kind: type[Slack]) -> None:
+    with pytest.raises(ConfigurationError, match=r"found \(hidden\)"):
+        kind(SecretStr("SECRET"))
+
+
+def test_a_wrong_address_of_pagerduty_is_pagerdutys_fault() -> None:
+    [found] = targets(pagerduty_key=SecretStr(KEY), pagerduty_url="ftp://x")
+    assert isinstance(found, Misconfigured)
+    assert (found.name, found.groups) == ("pagerduty", False)
+    assert found.fault.startswith("GREENOPS_NOTIFY_PAGERDUTY_URL: found (hidden)")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://hooks.slack.com/services/T01234567/B01234567/abcdEFGH0123",
+        "https://discord.example/api/webhooks/123456789012345678/to-ken_ABC/slack",
+        "https://chat.example/severity/component/notifications/abcdefghijklmnopqrstuvwxyz",
+        "https://flow.example/workflows/manual?sig=abcd0123efgh&version=1",
+    ],
+)
+def test_tokens_of_an_address_are_secret_and_its_words_are_not(url: str) -> None:
+    Slack(SecretStr(url))
+    words = "3 services, webhooks, workflows; severity, component, notifications; k8s/services.yaml, shared-services"
+    assert redact(words) == words
+    path, _, query = url.partition("?")
+    [longest] = sorted(path.split("/")[3:], key=len)[-1:]
+    token = query.partition("=")[2].partition("&")[0] or longest
+    assert redact(f"no {token} here") == "no *** here"
+    assert redact(f"POST {url}") == "POST ***"
 
 
 def test_only_what_is_configured_is_a_target() -> None:
@@ -247,6 +358,28 @@ def test_a_mail_is_seven_bits(smtp: SmtpServer) -> None:
     relay(smtp).send([say("a", text="größer als 14,4", title="ü")])
     assert smtp.mails[0].isascii()
     assert "gr=C3=B6=C3=9Fer" in smtp.mails[0] or "base64" in smtp.mails[0]
+
+
+@pytest.mark.parametrize("answer", [421, 554, 0])
+def test_a_mail_that_was_taken_is_taken_whatever_the_goodbye(smtp: SmtpServer, answer: int) -> None:
+    smtp.codes = {"QUIT": answer}
+    assert relay(smtp).send([say("a")]) == "accepted"
+    assert (len(smtp.mails), smtp.verbs[-1]) == (1, "QUIT")
+
+
+def test_a_goodbye_does_not_hide_why_a_mail_was_not_sent(smtp: SmtpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    smtp.codes = {"MAIL": 550, "QUIT": 421}
+    with pytest.raises(Refused, match="answered 550"):
+        relay(smtp).send([say("a")])
+    monkeypatch.setattr("greenops_pipelines.notify.mail.LOOPBACK", ())
+    with pytest.raises(Refused, match="offers no STARTTLS"):
+        relay(smtp).send([say("a")])
+
+
+def test_a_relay_that_is_slow_at_every_command_ends_before_the_text(smtp: SmtpServer) -> None:
+    with pytest.raises(NotSent, match="TimeoutError"):
+        relay(smtp, total_seconds=0.0).send([say("a")])
+    assert smtp.mails == []
 
 
 def test_a_title_cannot_add_a_header(smtp: SmtpServer) -> None:

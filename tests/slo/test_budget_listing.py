@@ -29,6 +29,9 @@ _TABLES = """
     alter table slo_error_budget add column budget_remaining double default 5;
     alter table slo_error_budget add column known_minutes bigint default 2880;
     alter table slo_error_budget add column is_sample boolean default true;
+    alter table slo_error_budget add column unread_minutes bigint default 1500;
+    alter table slo_error_budget add column first_minute timestamptz default timestamptz '2026-02-01 10:05+00';
+    alter table slo_error_budget add column through timestamptz default timestamptz '2026-03-03 10:05+00';
     create table slo_burn as select * from (values
         ('api-availability', timestamp '2026-03-02 21:00', true, 9.0e0, 9.5e0),
         ('api-availability', timestamp '2026-03-02 22:00', true, 1.5e0, 2.5e0),
@@ -75,7 +78,8 @@ def test_the_emptiest_budget_comes_first_as_it_stood_last(ask: Ask) -> None:
         ("api-availability", 25.0, "yellow"),
         ("web-lcp", None, "unknown"),
     ]
-    assert [row["through"] for row in rows] == ["2026-03-02"] * 3
+    assert [row["through"] for row in rows] == ["2026-03-03T10:05:00Z"] * 3
+    assert [row["first_minute"] for row in rows] == ["2026-02-01T10:05:00Z"] * 3
 
 
 def test_burns_are_those_of_the_newest_hour_of_the_same_source(ask: Ask) -> None:
@@ -93,7 +97,8 @@ def test_one_service(ask: Ask) -> None:
 
 def test_a_calendar_period_ends_at_a_moment_of_utc_wherever_it_is_read(ask: Ask) -> None:
     row = budget_listing.budgets(ask, "quarter", "api")[0]
-    assert (row["period_start"], row["through"]) == ("2026-03-01", "2026-03-31T22:00:00Z")
+    assert (row["period_start"], row["ends_at"]) == ("2026-03-01", "2026-03-31T22:00:00Z")
+    assert (row["first_minute"], row["through"]) == ("2026-02-01T10:05:00Z", "2026-03-03T10:05:00Z")
 
 
 def test_open_incidents_come_first_then_the_newest(ask: Ask) -> None:
@@ -112,9 +117,9 @@ def test_a_warehouse_without_the_ledger_says_what_makes_it(ask: Ask, home: Path)
 def test_budgets_as_a_table(cli: Callable[..., Any]) -> None:
     done = cli("budget")
     lines = [" ".join(line.split()) for line in done.output.splitlines()]
-    assert "api-availability 99 25.0 40.0 1.50 2.50 5 7" in lines
-    assert "web-lcp 99 5 1,440" in lines, "what is not known is empty, not 0"
-    assert "through 2026-03-02; 1 of 3 overspent" in lines
+    assert "api-availability 99 25.0 40.0 1.50 2.50 5 7 1,500" in lines
+    assert "web-lcp 99 5 1,440 1,500" in lines, "what is not known is empty, not 0"
+    assert "2026-02-01T10:05:00Z through 2026-03-03T10:05:00Z; 1 of 3 overspent" in lines
     assert "sample data: GREENOPS_PROMETHEUS_URL names yours" in lines
     assert done.exit_code == 1, "a budget is overspent"
 
@@ -125,6 +130,15 @@ def test_a_budget_that_is_left_is_exit_0_and_json_is_one_document(cli: Callable[
     document = json.loads(done.stdout)
     assert document["period"] == "month"
     assert [row["left_percent"] for row in document["budgets"]] == [25.0]
+
+
+def test_a_calendar_period_says_how_much_of_it_there_is(cli: Callable[..., Any]) -> None:
+    """A quarter whose ledger began in February is not read as one of three months."""
+    lines = [" ".join(line.split()) for line in cli("budget", "--period", "quarter").output.splitlines()]
+    assert (
+        "quarter from 2026-03-01 until 2026-03-31T22:00:00Z: 2026-02-01T10:05:00Z through 2026-03-03T10:05:00Z; "
+        "1 of 3 overspent"
+    ) in lines
 
 
 def test_a_period_that_is_none(cli: Callable[..., Any]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from greenops_pipelines.lake import Lake
-from greenops_pipelines.slo.burning import Burn, Position, burning
+from greenops_pipelines.slo.burning import Burn, Position, burning, figure
 from greenops_pipelines.slo.certificate import certify, timing
 from greenops_pipelines.slo.model import Slo
 from greenops_pipelines.slo.profiles import PROFILES
@@ -167,6 +167,48 @@ def test_late_data_are_decided_as_of_their_newest_minute_and_then_it_is_unknown(
     assert (soon.state, soon.through) == ("burning", at(100))
 
 
+@pytest.mark.parametrize("incident", ["", "x"])
+def test_a_position_never_goes_back(lake: Lake, incident: str) -> None:
+    """A clock that was set back by 13 minutes, or by 70, and counts that were replaced by fewer."""
+    since = {("shop-availability", "page"): Position(at(130), incident)}
+    write(lake, {"shop-availability": good(100) + bad(5) + good(75)})
+    for minute in (118, 61):
+        [back] = burning(lake, [slo(ticket=False)], workbook, "sample", at(minute), since)
+        assert (back.newest, back.spells, back.through) == (at(minute - 1), (), at(130))
+    write(lake, {"shop-availability": good(100) + bad(5) + good(20)})
+    [fewer] = burning(lake, [slo(ticket=False)], workbook, "sample", at(131), since)
+    assert (fewer.newest, fewer.spells, fewer.through) == (at(124), (), at(130))
+
+
+def test_a_burn_that_ends_since_nobody_comes_any_more_says_so(lake: Lake) -> None:
+    """The last event was in minute 110. Among the five calm minutes after the next burst there are some with events."""
+    silent = decide(lake, good(100) + bad(10) + bad(1) + [(0.0, 0.0)] * 40)["page"].spells
+    assert [(spell.closed_at, spell.silent_since) for spell in silent] == [(at(115), at(111))]
+    some = decide(lake, good(100) + bad(10) + [(0.0, 0.0)] * 6 + good(1) + [(0.0, 0.0)] * 33)["page"].spells
+    assert [(spell.closed_at, spell.silent_since) for spell in some] == [(at(114), None)]
+    gone_on = decide(lake, good(100) + bad(10) + [(0.0, 0.0)] * 3 + gap(20) + [(0.0, 0.0)] * 9)["page"].spells
+    assert [(spell.closed_at, spell.silent_since) for spell in gone_on] == [(at(133), at(110))]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (1000, "1,000"),
+        (1234.5, "1,234"),
+        (555.6, "556"),
+        (99.96, "100"),
+        (14.4, "14.4"),
+        (6.0, "6"),
+        (0.0231, "0.0231"),
+        (0.001, "0.001"),
+        (0.00002, "under 0.001"),
+        (0.0, "0"),
+    ],
+)
+def test_figures_are_for_people(number: float, text: str) -> None:
+    assert figure(number) == text
+
+
 def test_no_minute_at_all_is_unknown(lake: Lake) -> None:
     found = burning(lake, [slo()], workbook, "sample", at(0))
     assert [(burn.severity, burn.state, burn.why) for burn in found] == [
@@ -262,7 +304,8 @@ def test_only_the_days_that_are_needed_are_read(lake: Lake, monkeypatch: pytest.
 
 def _by_hand(counts: list[Counts], windows: Windows) -> list[tuple[int, int | None]]:
     """Spells of the page by loops over minutes, as somebody would do it on paper."""
-    pair, spells, calm = windows.page_quick, [], 0
+    pair, calm = windows.page_quick, 0
+    spells: list[tuple[int, int | None]] = []
     begun: int | None = None
 
     def burn(m: int, length: timedelta) -> float:

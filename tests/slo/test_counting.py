@@ -127,7 +127,14 @@ def test_what_cannot_be_counted_is_refused_in_one_line(error: str, found: str) -
     ("query", "found"),
     [
         ("1 - avg_over_time((up)[{{.window}}:1m])", "`1 - avg_over_time"),
-        ("sum(rate(e_total[{{.window}}])) / sum(rate(t_total[{{.window}}]))", "/ sum(rate(t_total"),
+        ("2 - sum(rate(e_total[{{.window}}])) / sum(rate(t_total[{{.window}}]))", "`2 - sum"),
+        ("1 - sum(rate(e_total[{{.window}}]))", "`1 - sum(rate(e_total"),
+        ("1 + sum(rate(e_total[{{.window}}])) / sum(rate(t_total[{{.window}}]))", "`1 + sum"),
+        ("sum(rate(e_total[{{.window}}])) / 100", "/ 100`"),
+        ("1 / sum(rate(e_total[{{.window}}]))", "`1 / sum"),
+        ("rate(e_total[{{.window}}]) / on (pod) rate(t_total[{{.window}}])", "/ on (pod)"),
+        ("max(rate(e_total[{{.window}}])) / sum(rate(t_total[{{.window}}]))", "`max(rate(e_total{}[{{.window}}]))`"),
+        ("sum(rate(e_total[{{.window}}])) / sum(increase(t_total[{{.window}}]))", "increase beside rate"),
         ("avg_over_time(up[{{.window}}])", "`avg_over_time(up{}[{{.window}}])`"),
         ("avg_over_time((up)[{{.window}}:30s])", "30s"),
         ("avg_over_time((up)[{{.window}}:])", "`avg_over_time"),
@@ -143,6 +150,28 @@ def test_what_a_ratio_may_not_be(query: str, found: str) -> None:
     with pytest.raises(BadInput, match=r"^SLO shop-volume: found ") as refused:
         compile_slo(raw(query))
     assert found in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "is_of_good"),
+    [
+        ("sum(rate(e_total[{{.window}}])) / sum(rate(t_total[{{.window}}]))", False),
+        ("((sum(rate(e_total[{{.window}}]))) / (sum(rate(t_total[{{.window}}]))))", False),
+        ("1 - sum(rate(e_total[{{.window}}])) / sum(rate(t_total[{{.window}}]))", True),
+        ("(1 - ((sum(rate(e_total[{{.window}}])) / sum(rate(t_total[{{.window}}])))))", True),
+    ],
+)
+def test_a_ratio_of_counters_is_counted_as_what_it_divides(query: str, *, is_of_good: bool) -> None:
+    countable = compile_slo(raw(query))
+    named, total = _sum(Growth(_E)), _sum(Growth(_T))
+    bad = Binary("-", total, named) if is_of_good else named
+    assert (countable.kind, countable.bad, countable.total) == ("counters", bad, total)
+
+
+def test_a_ratio_of_subqueries_is_of_samples() -> None:
+    query = "sum(sum_over_time((e_total > bool 2)[{{.window}}:1m])) / sum(count_over_time((t_total)[{{.window}}:1m]))"
+    countable = compile_slo(raw(query))
+    assert (countable.kind, countable.total) == ("samples", _sum(Sampled(Present(Instant(_T)))))
 
 
 def test_numbers_inside_are_folded() -> None:

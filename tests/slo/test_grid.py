@@ -100,7 +100,8 @@ def test_an_older_sibling_does_not_vouch() -> None:
     )
     assert grid.grown.births.tolist() == [0, 0]
     assert grid.grown.unplaced is not None
-    assert sorted(grid.grown.unplaced[:, 6].tolist()) == [1, 40]
+    # What grew over the gap is unplaced; of the 40 nobody knows whether they happened in it.
+    assert sorted(grid.grown.unplaced[:, 6].tolist()) == [0, 1]
 
 
 def test_a_counter_that_comes_back_smaller_in_a_scraped_target_was_born_again() -> None:

@@ -36,6 +36,7 @@ _LATENCY = events(
     "latency",
 )
 _VOLUME = raw("avg_over_time(((sum(rate(req_total[5m])) or vector(0)) < bool 5)[{{.window}}:1m])")
+_CROSS = events("sum(rate(err_total[{{.window}}]))", "sum(rate(req_total[{{.window}}]))", "cross")
 _CPU = "sum by (pod) (rate(cpu_total[5m])) / sum by (pod) (limit_cores)"
 _SATURATION = events(
     f"sum(sum_over_time(({_CPU} > bool 0.85)[{{{{.window}}}}:1m]))",
@@ -149,12 +150,62 @@ def test_a_histogram_without_its_bucket_does_not_say_that_all_was_slow() -> None
 
 
 def test_counters_that_were_read_one_after_the_other_are_held_between_zero_and_the_total() -> None:
-    """The bucket was read a request later than the count: 61 of 60 within the bound is -1 too slow."""
+    """The bucket was read a request later than the count: 61 of 60 within the bound is -1 too slow, and 1 a minute later."""
     count, bucket = [(0, 0), (60, 60), (120, 120)], [(0, 0), (60, 61), (120, 120)]
     lines: list[Line] = [("lat_count", {}, count), ("lat_bucket", {"le": "2"}, bucket)]
     told = Told(counted(_LATENCY, lines, until_seconds=121))
-    assert (told[0], told[1]) == ((60, 0), (60, 1))
-    assert (told.figures.clamped_minutes, told.figures.clamped) == (1, 1)
+    assert (told[0], told[1]) == ((60, 0), (60, 0))
+    assert (told.figures.clamped_minutes, told.figures.clamped, told.day["clamped"]) == (0, 0, 0)
+
+
+def test_errors_scraped_in_other_minutes_than_requests_are_all_counted() -> None:
+    """Both every 2 minutes, requests in even and errors in odd ones: 20 of 200, and in minute 1439 the last 20."""
+    requests = [(30 + 120 * n, 1000.0 + 200 * n) for n in range(721)]
+    errors = [(90 + 120 * n, 10.0 + 20 * n) for n in range(720)]
+    told = Told(
+        counted(_CROSS, [("req_total", {"instance": "lb"}, requests), ("err_total", {"instance": "app"}, errors)])
+    )
+    assert [told[minute] for minute in (2, 3, 4, 5, 6)] == [(200, 0), (0, 0), (200, 20), (0, 0), (200, 20)]
+    # The last ones have no minute after them that day, and go where there is room.
+    assert (told[1438], told.rows[1439]["bad"]) == ((200, 40), 0)
+    assert (told.day["bad"], told.day["clamped"]) == (20 * 719, 0)
+
+
+def test_requests_scraped_a_millisecond_around_the_minutes_end_lose_no_error() -> None:
+    requests = [(60 * n + (0.001 if n % 3 else 0), 1000.0 + 100 * n) for n in range(1, 1441)]
+    errors = [(60 * n - 30, 10.0 + 10 * n) for n in range(1, 1441)]
+    told = Told(
+        counted(_CROSS, [("req_total", {"instance": "lb"}, requests), ("err_total", {"instance": "app"}, errors)])
+    )
+    assert (told.day["total"], told.day["bad"], told.day["clamped"]) == (143_900, 14_390, 0)
+
+
+def test_what_finds_no_room_is_cut_and_shown() -> None:
+    """7 errors a minute beside 5 requests: 2 of each minute are in no budget."""
+    lines: list[Line] = [("req_total", {"instance": "lb"}, steady(5)), ("err_total", {"instance": "app"}, steady(7))]
+    told = Told(counted(_CROSS, lines))
+    assert (told.day["total"], told.day["bad"], told.day["clamped"]) == (7200, 7200, 2880)
+    assert (told.figures.clamped_minutes, told.day["warning"]) == (1440, None)
+
+
+def test_nothing_is_carried_over_a_gap() -> None:
+    """30 errors in the last minute before 20 minutes of gap, in which no request was seen; 9 requests after it."""
+    requests: list[tuple[float, float]] = [(0, 0), (60, 10), (120, 10), (1320, 10), (1380, 19)]
+    errors: list[tuple[float, float]] = [(0, 0), (60, 0), (120, 30), (1320, 30), (1380, 30)]
+    told = Told(
+        counted(
+            _CROSS, [("req_total", {"instance": "a"}, requests), ("err_total", {"instance": "a"}, errors)], [], 1381
+        )
+    )
+    assert (told[0], told[1], told.gaps, told[22]) == ((10, 10), (0, 0), list(range(2, 21)), (9, 0))
+    assert told.day["clamped"] == 20
+
+
+def test_more_good_events_than_events_are_a_warning() -> None:
+    lines: list[Line] = [("lat_count", {}, steady(60)), ("lat_bucket", {"le": "2"}, steady(62))]
+    told = Told(counted(_LATENCY, lines))
+    assert (told.day["bad"], told.day["clamped"]) == (0, 0)
+    assert told.day["warning"] == "found 2880 good events above all events"
 
 
 def test_the_first_error_of_a_pod_is_an_event() -> None:
@@ -165,13 +216,14 @@ def test_the_first_error_of_a_pod_is_an_event() -> None:
     assert (told.day["bad"], told.figures.births) == (2, 1)
 
 
-def test_a_pod_that_appears_brings_events_nobody_can_place() -> None:
+def test_of_a_pod_that_appears_its_first_value_is_no_event() -> None:
+    """It may be a pod's first 30 requests, or those of a year before anyone looked."""
     new = [(21_600 + 60 * n, 30.0 + n) for n in range(60)]
     before = [req("200", [(-60, 940), (0, 1000)])]
     told = Told(counted(events(), [req("200", steady(60)), req("200", new, "b")], before))
     assert told[359] == (60, 0)
     assert told[360] == (61, 0)
-    assert told.unplaced == {359: (30, 0)}
+    assert (told.unplaced, told.day["unplaced_total"]) == ({}, 0)
 
 
 def test_on_the_first_day_of_a_metric_its_past_is_nothing_at_all() -> None:

@@ -21,13 +21,15 @@ from greenops_pipelines.lake.budget_tables import BUDGET_TABLES, METRIC_SAMPLES,
 from greenops_pipelines.lake.parquet import DIGEST_KEY, digest
 from greenops_pipelines.lake.storage import LocalFolder
 from greenops_pipelines.slo.metrics_ingest import (
-    SETTLED,
     DayIngested,
+    days_read,
+    failed_since,
     ingest,
     missing_days,
-    read_until,
+    readings,
     selectors_digest,
 )
+from greenops_pipelines.slo.reading_times import SETTLED
 from greenops_pipelines.slo.remote_read import RemoteRead
 from greenops_pipelines.slo.remote_read_wire import Answer
 from greenops_pipelines.slo.series import Batch, Matcher, Selector
@@ -131,8 +133,10 @@ def test_a_day_that_is_not_over_is_read_up_to_now_and_again(lake: Lake) -> None:
     assert source.untils == [datetime(2026, 3, 2, tzinfo=UTC), datetime(2026, 3, 3, tzinfo=UTC), noon]
     assert lake.read(METRIC_SAMPLES, {"source": "ticking", "day": DAYS[2]}).num_rows == 3 * 720
     assert missing(lake, noon) == []
-    assert read_until(lake, "ticking", DAYS[1:]) == dict.fromkeys(DAYS[1:], noon)
-    assert read_until(lake, "another", DAYS) == {}
+    found = readings(lake, "ticking", DAYS[1:])
+    assert {day: reading.read_at for day, reading in found.items()} == dict.fromkeys(DAYS[1:], noon)
+    assert readings(lake, "another", DAYS) == {}
+    assert (days_read(lake, "ticking"), days_read(lake, "another")) == (DAYS, [])
     assert missing(lake, noon + timedelta(seconds=1)) == DAYS[2:]
     # A scrape that began before midnight may arrive after it.
     ingest(source, lake, [X], DAYS[2:], MIDNIGHT + timedelta(seconds=1))
@@ -154,7 +158,7 @@ def test_days_that_have_not_begun_are_not_missing_and_not_read(lake: Lake) -> No
 
 def test_a_day_without_any_series_is_there(lake: Lake) -> None:
     ingest(Ticking(), lake, [X], DAYS[:1], LATER)
-    ingest(Ticking(series=0), lake, [X], DAYS, LATER)
+    ingest(Ticking(series=0), lake, [X], DAYS, LATER, take_less=True)
     assert missing(lake) == []
     assert lake.read(METRIC_SAMPLES).num_rows == 0
 
@@ -163,11 +167,15 @@ def test_a_day_that_fails_does_not_stop_the_others(lake: Lake) -> None:
     source = Ticking()
     source.fails = {DAYS[1]: TransientError("no answer")}
     done = ingest(source, lake, [X], DAYS, LATER)
-    assert [(day.day, day.error) for day in done.failed] == [(DAYS[1], "no answer")]
+    assert [(day.day, day.error) for day in done.failed] == [(DAYS[1], "2026-03-02: no answer")]
     assert missing(lake) == [DAYS[1]]
+    # Who fills holes waits before this one is tried again.
+    assert failed_since(lake, "ticking", LATER, DAYS) == {DAYS[1]}
+    assert failed_since(lake, "ticking", LATER + timedelta(seconds=1), DAYS) == set()
     source.fails = {}
     ingest(source, lake, [X], missing(lake), LATER)
     assert missing(lake) == []
+    assert failed_since(lake, "ticking", LATER, DAYS) == set()
 
 
 def test_a_failing_day_keeps_what_was_there(lake: Lake) -> None:
@@ -198,7 +206,7 @@ def test_a_server_that_breaks_off_in_the_middle_leaves_no_part_of_its_day(lake: 
 
     def reads(query: Any) -> Any:
         if query.matchers[0].value == "y_total" and query.start_timestamp_ms > at:
-            return text(422, "no such thing")
+            return text(503, "starting")
         return answer([({"__name__": query.matchers[0].value}, [(query.start_timestamp_ms, 1.0)])])
 
     stub.reads = reads
@@ -206,8 +214,118 @@ def test_a_server_that_breaks_off_in_the_middle_leaves_no_part_of_its_day(lake: 
         done = ingest(source, lake, [X, other], DAYS, LATER)
     finally:
         stub.close()
-    assert [day.error for day in done.days] == [None, *["y_total: Prometheus refuses it with 422: no such thing"] * 2]
+    assert done.days[0].error is None
+    assert all("y_total: answered 503 Service Unavailable: starting" in str(day.error) for day in done.days[1:])
     assert lake.read(METRIC_SAMPLES)["day"].to_pylist() == [DAYS[0]] * 2
+
+
+def test_a_selector_that_is_refused_is_noted_and_the_others_are_there(lake: Lake) -> None:
+    stub = Stub()
+    y = Selector("y_total")
+
+    def reads(query: Any) -> Any:
+        if query.matchers[0].value == "y_total":
+            return text(422, "no such thing")
+        return answer([({"__name__": "x_total"}, [(query.start_timestamp_ms, 1.0)])])
+
+    stub.reads = reads
+    try:
+        [done] = ingest(RemoteRead(stub.url), lake, [X, y], DAYS[:1], LATER).days
+    finally:
+        stub.close()
+    reason = "y_total: Prometheus refuses it with 422: no such thing"
+    assert (done.samples, done.error, done.left_out) == (1, None, {"y_total": reason})
+    assert readings(lake, "prometheus", DAYS)[DAYS[0]].left_out == {"y_total": reason}
+    assert missing_days(lake, "prometheus", [X, y], DAYS[:1], LATER) == []
+
+
+# A source that has lost what it had
+
+
+class Shrinking(Ticking):
+    """Two metrics, a sample a minute; of `lost` nothing is left before `since_ms`, or so many a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.since_ms: dict[str, int] = {}
+        self.every = 1
+
+    def read(self, day: date, selectors: Sequence[Selector], until: datetime) -> Batch:
+        first, last = milliseconds(day, until)
+        day_of = SeriesDay(self.name, day, first, last)
+        for number, selector in enumerate(selectors):
+            times = np.arange(first, last + 1, 60_000 * self.every)
+            times = times[times >= self.since_ms.get(selector.metric, 0)]
+            labels = ({"__name__": selector.metric},)
+            day_of.add(number, selector, Answer(labels, np.array([len(times)]), times, np.full(len(times), self.first)))
+        return day_of.batch()
+
+
+Y = Selector("y_total")
+NOON, ONE = datetime(2026, 3, 1, 12, tzinfo=UTC), datetime(2026, 3, 1, 13, tzinfo=UTC)
+
+
+def stored(lake: Lake) -> list[tuple[str, int, int, float, float]]:
+    """By metric: rows, samples as the series say, the lowest and the highest value."""
+    rows = lake.query(
+        """
+        select metric, count(*) as n, any_value(samples) as told, min(value) as low, max(value) as high
+        from metric_samples join metric_series using (source, day, series_id) group by metric order by metric
+        """
+    ).to_pylist()
+    return [(row["metric"], row["n"], row["told"], row["low"], row["high"]) for row in rows]
+
+
+def test_what_was_read_stays_where_the_source_has_lost_it_and_what_is_new_is_added(lake: Lake) -> None:
+    """At noon 720 samples; then the disk is lost, and y_total alone is scraped anew from 12:30 on."""
+    source = Shrinking()
+    ingest(source, lake, [X, Y], DAYS[:1], NOON)
+    source.first = 7.0
+    at = int(NOON.timestamp() * 1000)
+    source.since_ms = {"x_total": 1 << 60, "y_total": at + 30 * 60_000}
+    for _ in range(2):
+        [done] = ingest(source, lake, [X, Y], DAYS[:1], ONE).days
+        assert stored(lake) == [("x_total", 720, 720, 0.0, 0.0), ("y_total", 750, 750, 0.0, 7.0)]
+        assert missing_days(lake, "ticking", [X, Y], DAYS[:1], ONE) == []
+    # The second reading has what the first one kept to compare with.
+    assert done.error == (
+        "2026-03-01: found 0 samples of x_total, the lake has 720; found 30 samples of y_total, the lake has 750: what was "
+        "read before stays; `again: true` takes what was found"
+    )
+    [done] = ingest(source, lake, [X, Y], DAYS[:1], ONE, take_less=True).days
+    assert done.error is None
+    assert stored(lake) == [("y_total", 30, 30, 7.0, 7.0)]
+
+
+@pytest.mark.parametrize(("left", "is_kept"), [(0, True), (647, True), (648, False), (720, False)])
+def test_clearly_fewer_are_less_than_nine_tenths(lake: Lake, left: int, is_kept: bool) -> None:
+    source = Shrinking()
+    ingest(source, lake, [X], DAYS[:1], NOON)
+    source.first = 1.0
+    source.since_ms = {"x_total": int(NOON.timestamp() * 1000) - left * 60_000}
+    [done] = ingest(source, lake, [X], DAYS[:1], ONE).days
+    assert (done.error is not None) == is_kept
+    assert stored(lake) == [("x_total", 780, 780, 0.0, 1.0) if is_kept else ("x_total", left + 60, left + 60, 1.0, 1.0)]
+
+
+def test_a_day_that_is_over_is_compared_as_a_whole(lake: Lake) -> None:
+    source = Shrinking()
+    ingest(source, lake, [X], DAYS, LATER)
+    source.every = 5
+    done = ingest(source, lake, [X], DAYS[:1], LATER)
+    assert [day.error for day in done.failed] == [
+        "2026-03-01: found 288 samples of x_total, the lake has 1,440: what was read before stays; `again: true` takes what "
+        "was found"
+    ]
+    assert lake.read(METRIC_SAMPLES, {"source": "ticking", "day": DAYS[0]}).num_rows == 1440
+
+
+def test_what_is_not_asked_for_any_more_is_not_lost(lake: Lake) -> None:
+    """Read of x and y, then of y alone."""
+    source = Shrinking()
+    ingest(source, lake, [X, Y], DAYS[:1], LATER)
+    assert ingest(source, lake, [Y], DAYS[:1], LATER).failed == []
+    assert [row[0] for row in stored(lake)] == ["y_total"]
 
 
 def test_rows_of_another_day_or_source_are_refused(lake: Lake) -> None:

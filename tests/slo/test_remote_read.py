@@ -26,7 +26,7 @@ from greenops_pipelines.errors import BadInput, ConfigurationError, GreenopsErro
 from greenops_pipelines.process import prometheus as server
 from greenops_pipelines.process.child import Child
 from greenops_pipelines.process.ports import free_port
-from greenops_pipelines.slo import matrix_read
+from greenops_pipelines.slo import matrix_read, series_day
 from greenops_pipelines.slo.remote_read import RemoteRead
 from greenops_pipelines.slo.remote_read_samples import Unreadable
 from greenops_pipelines.slo.remote_read_wire import Answer, CutOff, NativeHistogram, TooLarge, decode, read_request
@@ -367,6 +367,26 @@ def test_one_time_with_two_values_is_refused(stub: Stub, one: float, other: floa
     assert f'x_total{{"pod":"a"}} at 2026-03-01T00:01:01.005Z: found two values, {shown}' in str(refused.value)
 
 
+def test_two_values_leave_out_what_gave_them_and_keep_what_others_gave(stub: Stub) -> None:
+    """x by pod b alone is whole; y has no part in it."""
+    both = [(x(pod="a"), [(START, 1.0)]), (x(pod="a"), [(START, 2.0)]), (x(pod="b"), [(START, 3.0)])]
+    y = Selector("y_total")
+
+    def reads(query: Any) -> Reply:
+        if query.matchers[0].value == "y_total":
+            return answer([({"__name__": "y_total"}, [(START, 4.0)])])
+        return answer(both if len(query.matchers) == 1 else both[2:])
+
+    stub.reads = reads
+    b = Selector("x_total", (Matcher("pod", "=", "b"),))
+    for selectors in ((X, b, y), (y, b, X)):
+        batch = read(stub, *selectors)
+        assert sorted(row[2] for row in plain(batch)) == [3.0, 4.0]
+        assert batch.series.num_rows == 2
+        assert list(batch.left_out) == [X]
+        assert batch.left_out[X].startswith('x_total: x_total{"pod":"a"} at 2026-03-01T00:00:00.000Z: found two values')
+
+
 def test_order_of_an_answer_does_not_matter(stub: Stub) -> None:
     samples = [(START + k * MINUTE, float(k)) for k in (5, 1, 9, 0)]
     rows: list[Row] = [(x(pod=str(pod)), samples) for pod in range(5)]
@@ -413,8 +433,6 @@ def test_what_is_sent(stub: Stub) -> None:
 @pytest.mark.parametrize(
     ("reply", "error", "words"),
     [
-        (text(400, "bad matcher"), BadInput, "x_total: Prometheus refuses it with 400: bad matcher"),
-        (text(422, "cannot do it"), BadInput, "x_total: Prometheus refuses it with 422: cannot do it"),
         (text(401, "who?"), ProviderError, "answered 401 Unauthorized: who?; change the user"),
         (text(403, ""), ProviderError, "answered 403 Forbidden; change the user"),
         (text(418, ""), ProviderError, "answered 418"),
@@ -434,7 +452,6 @@ def test_what_is_sent(stub: Stub) -> None:
         (Reply(200, b"", PROTOBUF), TransientError, "cut off or damaged"),
         (Reply(200, snappy(response(SMALL)), PROTOBUF, 10_000), TransientError, "the connection failed"),
         (Reply(200, snappy(b"\x0a\x01"), PROTOBUF), ProviderError, "no ReadResponse: found a field that is longer"),
-        (Reply(200, snappy(message(b"\x22\x00")), PROTOBUF), BadInput, "native histogram"),
     ],
 )
 def test_each_failure_is_one_line_and_no_part_of_a_day(
@@ -447,6 +464,37 @@ def test_each_failure_is_one_line_and_no_part_of_a_day(
         source.read(DAY, [Selector("x_total", (Matcher("a", "=", ""),)), X], NEXT)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+REFUSALS = [
+    (text(400, "bad matcher"), "x_total: Prometheus refuses it with 400: bad matcher"),
+    (text(422, "cannot do it"), "x_total: Prometheus refuses it with 422: cannot do it"),
+    (Reply(200, snappy(message(b"\x22\x00")), PROTOBUF), "native histogram"),
+]
+
+
+@pytest.mark.parametrize(("reply", "words"), REFUSALS)
+def test_a_selector_that_cannot_be_read_is_left_out_and_the_others_are_read(
+    stub: Stub, reply: Reply, words: str
+) -> None:
+    """The refused one had given half a day by then; the narrower one behind it gives a part of the same series."""
+    narrow, refusals = Selector("x_total", (Matcher("pod", "=", "a"),)), iter([text(413, ""), answer(SMALL), reply])
+    stub.reads = lambda query: answer(SMALL[:1]) if len(query.matchers) > 1 else next(refusals)
+    batch = read(stub, X, narrow)
+    assert list(batch.left_out) == [X]
+    assert words in batch.left_out[X]
+    assert "\n" not in batch.left_out[X]
+    assert [row[2] for row in plain(batch)] == [0.0, 1.0, 2.0, 3.0]
+    assert batch.series["labels"].to_pylist() == ['{"pod":"a"}']
+
+
+@pytest.mark.parametrize(("reply", "words"), REFUSALS)
+def test_where_no_selector_is_left_the_first_reason_is_raised(stub: Stub, reply: Reply, words: str) -> None:
+    stub.reads = lambda _: reply
+    with pytest.raises(BadInput) as refused:
+        read(stub, X, Selector("x_total", (Matcher("pod", "=", "a"),)))
+    assert words in str(refused.value)
     assert refused.value.__cause__ is None
 
 
@@ -571,6 +619,37 @@ def test_an_answer_over_our_own_limit_is_asked_for_in_halves(stub: Stub) -> None
     stub.reads = lambda _: Reply(200, b"\x05" + bytes(5_000_000), PROTOBUF)
     with pytest.raises(BadInput, match="more than 1,000 bytes"):
         read(stub, most_bytes=1_000)
+
+
+def test_more_samples_than_a_day_may_have_leave_out_the_selector_that_brings_them(stub: Stub) -> None:
+    """Ten are allowed: four of y, then x, of which the second half of the day would be the eleventh."""
+    y, z = Selector("y_total"), Selector("z_total")
+
+    def reads(query: Any) -> Reply:
+        name, first, last = query.matchers[0].value, query.start_timestamp_ms, query.end_timestamp_ms
+        if name == "x_total" and last - first > 12 * HOUR:
+            return text(413, "")
+        count = {"x_total": 2, "y_total": 2, "z_total": 3}[name]
+        count = 5 if name == "x_total" and first > START else count
+        return answer([({"__name__": name, "pod": pod}, [(first + k, 1.0) for k in range(count)]) for pod in "ab"])
+
+    stub.reads = reads
+    batch = read(stub, y, X, z, most_samples=10)
+    assert batch.left_out == {
+        X: "x_total: found 14 samples so far and 18 of all selectors on 2026-03-01, allowed: 10 a day; add matchers to the "
+        "query, or drop a label that has too many values"
+    }
+    # What x had given went with it: there is room for z.
+    assert (batch.samples.num_rows, batch.series.num_rows) == (4 + 6, 4)
+    with pytest.raises(BadInput, match="x_total: found 4 samples so far and 4 of all selectors"):
+        read(stub, X, most_samples=3)
+    two = Selector("x_total", (Matcher("pod", "=", "a"),))
+    assert "most are of z_total: 6; add" in read(stub, z, y, two, most_samples=8).left_out[y]
+
+
+def test_twenty_million_samples_are_a_day_at_most() -> None:
+    """20,000 series every 86 seconds; the benchmark's 2,000 a minute are 2.88 million."""
+    assert series_day.MOST_SAMPLES == 20_000_000
 
 
 # Without remote read
