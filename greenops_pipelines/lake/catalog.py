@@ -11,8 +11,10 @@ ad-hoc SQL may hold it open for ever and no run waits for a lock. Per table:
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -45,8 +47,15 @@ def statements(
     with_comments: bool = True,
 ) -> list[str]:
     """The DDL of all views; the same for the same declarations, selections and files that count."""
-    found = [ddl for table in tables for ddl in _views(table, storage, selections.get(table.name, {}), schema)]
+    found = [ddl for of_table in views(tables, storage, selections, schema).values() for ddl in of_table]
     return found if with_comments else [ddl for ddl in found if not ddl.startswith("comment on ")]
+
+
+def views(
+    tables: Iterable[Table], storage: Storage, selections: Selections, schema: str = "main"
+) -> dict[str, list[str]]:
+    """The same, by the name of the table."""
+    return {table.name: _views(table, storage, selections.get(table.name, {}), schema) for table in tables}
 
 
 def _views(table: Table, storage: Storage, selection: Mapping[str, str], schema: str) -> list[str]:
@@ -148,29 +157,78 @@ def opened(warehouse: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
+_SEEN: dict[Path, tuple[tuple[int, int, int], str]] = {}
+"""Of warehouses this process has looked into: which file that was, and its signature. To open one costs more than to write a table."""
+
+
 def built_signature(warehouse: Path) -> str | None:
     """The signature a warehouse was built with; None where there is none or it cannot be read."""
-    if not warehouse.exists():
+    try:
+        file = _identity(warehouse)
+    except FileNotFoundError:
         return None
+    if (seen := _SEEN.get(warehouse)) and seen[0] == file:
+        return seen[1]
     try:
         with opened(warehouse) as connection:
             row = connection.execute("select signature from greenops_catalog").fetchone()
     except duckdb.Error:
         return None
-    return None if row is None else str(row[0])
+    if row is None:
+        return None
+    _SEEN[warehouse] = file, str(row[0])
+    return str(row[0])
 
 
-def build(warehouse: Path, storage: Storage, ddl: list[str]) -> None:
-    """Build the file of views under a temporary name and swap it in."""
+def _identity(file: Path) -> tuple[int, int, int]:
+    """Another file under the same name has another one, and so has one that was written to."""
+    stat = file.stat()
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def build(warehouse: Path, storage: Storage, views: Mapping[str, list[str]]) -> int:
+    """Build the file of views under a temporary name and swap it in; the number of tables whose views were made.
+
+    `views`: of each table its DDL. Those of tables that are as they were are carried over with a copy of the file that is there: to
+    make the views of a hundred tables takes a second.
+    """
     warehouse.parent.mkdir(parents=True, exist_ok=True)
     sweep(warehouse.parent)
     temporary = temporary_path(warehouse)
+    digests = {name: signature(ddl) for name, ddl in views.items()}
+    whole = signature(ddl for of_table in views.values() for ddl in of_table)
     marker = (
-        f"create view greenops_catalog as select {quoted(signature(ddl))} as signature, {quoted(storage.root)} as lake"
+        f"create or replace view greenops_catalog as select {quoted(whole)} as signature, {quoted(storage.root)} as lake, "
+        f"{quoted(json.dumps(digests))} as tables"
     )
     try:
-        connect(storage, [*ddl, marker], str(temporary)).close()
+        connection, there = _copied(warehouse, temporary, storage, set(views))
+        changed = [name for name in views if digests[name] != there.get(name)]
+        with connection:
+            # One transaction: a commit per statement would be an fsync per column comment.
+            connection.execute(";".join(["begin", *(ddl for name in changed for ddl in views[name]), marker, "commit"]))
         temporary.replace(warehouse)
     finally:
         for leftover in (temporary, temporary.with_name(f"{temporary.name}.wal")):
             leftover.unlink(missing_ok=True)
+    return len(changed)
+
+
+def _copied(
+    warehouse: Path, copy: Path, storage: Storage, names: set[str]
+) -> tuple[duckdb.DuckDBPyConnection, dict[str, str]]:
+    """A copy of a warehouse of the same tables, open, and the digest of each table's views in it; else an empty one."""
+    with suppress(FileNotFoundError, duckdb.Error, ValueError):
+        shutil.copyfile(warehouse, copy)
+        connection = connect(storage, [], str(copy))
+        try:
+            [(found,)] = connection.execute("select tables from greenops_catalog").fetchall()
+            # A table that is declared no more would leave its views behind.
+            if set(digests := json.loads(found)) == names:
+                return connection, digests
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+    copy.unlink(missing_ok=True)
+    return connect(storage, [], str(copy)), {}

@@ -241,8 +241,10 @@ class Lake:
         return catalog.connect(self.storage, ddl)
 
     def query(self, sql: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None) -> pa.Table:
-        """The result of one statement over all views."""
-        with self.connect() as connection:
+        """The result of one statement over the lake's views."""
+        text = sql.casefold()
+        # To make all hundred of them takes 0.15 s; a name that stands in the text for something else costs its view alone.
+        with self.connect(table.name for table in self.tables if table.name in text) as connection:
             return connection.sql(sql, params=parameters).to_arrow_table()
 
     # The warehouse
@@ -255,11 +257,12 @@ class Lake:
         """
         built = False
         while True:
-            ddl = catalog.statements(self.tables, self.storage, self.selections)
-            if catalog.built_signature(self.warehouse) == catalog.signature(ddl):
+            views = catalog.views(self.tables, self.storage, self.selections)
+            signature = catalog.signature(ddl for of_table in views.values() for ddl in of_table)
+            if catalog.built_signature(self.warehouse) == signature:
                 return built
-            catalog.build(self.warehouse, self.storage, ddl)
-            _log.info("built %s from %d statements", self.warehouse.name, len(ddl))
+            made = catalog.build(self.warehouse, self.storage, views)
+            _log.info("built %s: views of %d of %d tables", self.warehouse.name, made, len(views))
             built = True
 
 

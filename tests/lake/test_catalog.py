@@ -107,6 +107,39 @@ def test_nothing_is_built_where_nothing_changed(lake: Lake) -> None:
     assert ask(lake, "select rate from rates")[0][0] == rate("EUR", "1.2")["rate"]
 
 
+def test_views_of_other_tables_are_carried_over(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    build = catalog.build
+    monkeypatch.setattr(catalog, "build", lambda *given: made.append(build(*given)))
+    lake.refresh()
+    assert made == [len(TABLES)]
+    lake.write(RATES, rows(RATES, rate("EUR", "1.1")))
+    assert made[1:] == [1]
+    fewer = Lake(lake.storage, lake.warehouse, SAMPLE, [table for table in TABLES if table is not RATES])
+    assert fewer.refresh()
+    assert made[2:] == [len(TABLES) - 1], "of a table that is declared no more nothing is left"
+    with pytest.raises(query.QueryFailed, match="rates"):
+        ask(fewer, "from rates")
+    assert lake.refresh()
+    assert ask(lake, "select currency from rates") == [("EUR",)]
+
+
+def test_carried_over_or_made_anew_it_is_the_same_warehouse(lake: Lake) -> None:
+    def shown() -> list[tuple[object, ...]]:
+        views = "select view_name, sql, comment from duckdb_views() where not internal order by 1"
+        columns = "select table_name, column_name, comment from duckdb_columns() where not internal order by 1, 2"
+        return [*ask(lake, views), *ask(lake, columns)]
+
+    lake.refresh()
+    lake.write(RATES, rows(RATES, rate("EUR", "1.1")))
+    lake.write(CHARGES, rows(CHARGES, charge()))
+    lake.write(RATES, rows(RATES, rate("EUR", "1.2")))
+    carried = shown()
+    lake.warehouse.unlink()
+    lake.refresh()
+    assert carried == shown()
+
+
 def test_a_warehouse_that_cannot_be_read_is_built_anew(lake: Lake) -> None:
     lake.write(RATES, rows(RATES, rate("EUR", "1.1")))
     for damage in (b"", b"not a database", lake.warehouse.read_bytes()[:5000]):
@@ -140,7 +173,7 @@ def test_a_build_that_fails_leaves_the_warehouse_of_before(lake: Lake, home: Pat
     lake.refresh()
     before = lake.warehouse.read_bytes()
     with pytest.raises(duckdb.Error):
-        catalog.build(lake.warehouse, lake.storage, ["create view broken as select * from nowhere"])
+        catalog.build(lake.warehouse, lake.storage, {"broken": ["create view broken as select * from nowhere"]})
     assert lake.warehouse.read_bytes() == before
     assert [path.name for path in home.iterdir()] == ["warehouse.duckdb"]
 
