@@ -23,6 +23,9 @@ from greenops_pipelines.settings import Settings, load_settings
 from tests.notify.servers import PostServer
 from tests.patience import PATIENCE
 
+# Five minutes of two daemons' lives; what they do then, tests/slo/test_incidents.py and the sensor's show every time.
+pytestmark = pytest.mark.soak
+
 _ROOT = Path(__file__).parents[2]
 SLO = "api-gateway-availability"
 MINUTE = timedelta(minutes=1)

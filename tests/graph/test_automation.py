@@ -162,6 +162,7 @@ def test_declarations_fire_once_per_change_and_also_when_put_back(
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with declarations and a day of data, and what Dagster knows of it; each test takes a copy."""
     folder = tmp_path_factory.mktemp("begun")
+    (folder / "dagster").mkdir()
     day = newest_day().isoformat()
     with (
         pytest.MonkeyPatch.context() as patch,
