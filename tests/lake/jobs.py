@@ -101,8 +101,8 @@ def publish(home: Path, ready: Connection) -> None:
 
 
 def published(project: Project) -> list[str]:
-    """The marts of emissions and placement. Those of cost are published the same way, and would double the time of a kill."""
-    return [mart.table.name for mart in project.marts if mart.group != "cost"]
+    """The marts of emissions and placement. Others are published the same way, and would double the time of a kill."""
+    return [mart.table.name for mart in project.marts if mart.group in ("carbon", "placement")]
 
 
 def dbt_lake(home: Path) -> tuple[Lake, Project]:
