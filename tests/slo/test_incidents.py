@@ -133,6 +133,7 @@ def test_an_incident_from_its_first_minute_to_its_end(site: Site) -> None:
         "incident": PAGE,
         "slo_id": "shop-availability",
         "service": "shop",
+        "source": "sample",
         "severity": "page",
         "state": "closed",
         "opened_at": at(100),
